@@ -1,0 +1,1 @@
+"""One hospital's node: data, training, ledger, tags. Never imports the server."""

@@ -1,0 +1,13 @@
+"""What travels in one Flower message: a kind, a small body, and (for an upload) the masked vector beside it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Packet(NamedTuple):
+    """kind: stage name such as "upload"; body: canonical CBOR or an envelope; vector: little-endian uint32 bytes or b""."""
+
+    kind: str
+    body: bytes
+    vector: bytes = b""

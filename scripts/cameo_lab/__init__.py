@@ -1,0 +1,1 @@
+"""The only room that may import both sides: demo, in-process simulation, generator, benches."""
