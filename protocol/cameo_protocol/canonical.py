@@ -46,7 +46,14 @@ def decode(data: bytes, *, max_bytes: int) -> Any:
         raise Reject("message-too-long", what=f"{len(data)} bytes where at most {max_bytes} are allowed")
     try:
         value = cbor2.CBORDecoder(io.BytesIO(data)).decode()
-    except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError, OverflowError, MemoryError) as error:
+    except (
+        cbor2.CBORDecodeError,
+        ValueError,
+        TypeError,
+        RecursionError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         raise Reject("message-malformed", what=f"not CBOR ({type(error).__name__})") from None
     if not _well_typed(value, 0):
         raise Reject("message-malformed", what="a type that is not allowed, or too deep")

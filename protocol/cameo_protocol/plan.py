@@ -99,7 +99,9 @@ class Cohort(_Frozen):
     def _sound(self) -> Self:
         n, t, c = len(self.sites), self.threshold, self.colluders
         if not (t <= n and 2 * t > n + c and t > c):
-            raise ValueError(f"a cohort of n={n} needs a threshold t with 2t > n + c and c < t <= n; t={t}, c={c}")
+            raise ValueError(
+                f"a cohort of n={n} needs a threshold t with 2t > n + c and c < t <= n; t={t}, c={c}"
+            )
         for field in ("name", "index", "identity"):
             if len({getattr(site, field) for site in self.sites}) != n:
                 raise ValueError(f"two sites have the same {field}")
@@ -166,14 +168,20 @@ class RunPlan(_Frozen):
             if isinstance(task, HistogramTask) and task.of not in risks:
                 raise ValueError(f"task {task.name} scores {task.of!r}, which is no risk task of this plan")
             if isinstance(task, HistogramTask) and task.encoded.dim != 2 * task.bins:
-                raise ValueError(f"task {task.name} has {task.bins} bins, so its block has {2 * task.bins} lanes")
+                raise ValueError(
+                    f"task {task.name} has {task.bins} bins, so its block has {2 * task.bins} lanes"
+                )
         if self.cohort.threshold - self.cohort.colluders < 2 and self.privacy.mode == "distributed":
             raise ValueError("distributed noise needs t - c >= 2; use privacy=local")
         return self
 
     def layout(self, kind: RoundKind) -> Layout:
         """The layout of a kind of round; it has no blocks when the plan has no task of that kind."""
-        wanted = {"train": ("risk", "segment"), "evaluate": ("evaluation",), "recalibrate": ("recalibration",)}[kind]
+        wanted = {
+            "train": ("risk", "segment"),
+            "evaluate": ("evaluation",),
+            "recalibrate": ("recalibration",),
+        }[kind]
         blocks = tuple(
             Block(name=task.name, counts=isinstance(task, HistogramTask), **task.encoded.model_dump())
             for task in self.tasks

@@ -1,0 +1,210 @@
+"""What the coordinator and a hospital say to each other, stage by stage.
+
+admit -> adv -> shr -> rdy -> (upload -> ack -> reveal) x rounds -> publish | finish. Requests are canonical CBOR;
+the plan, the published models and every answer that binds a hospital are signed envelopes. The messages of the
+secure sum itself are in `secagg`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cameo_protocol import canonical, envelope
+from cameo_protocol.errors import Reject
+from cameo_protocol.layout import ROUND_KINDS, RoundKind
+from cameo_protocol.packet import Packet
+
+ADMIT: Final = "admit"
+ADVERTISE: Final = "adv"
+SHARE: Final = "shr"
+READY: Final = "rdy"
+UPLOAD: Final = "upload"
+ACK: Final = "ack"
+REVEAL: Final = "reveal"
+PUBLISH: Final = "publish"
+FINISH: Final = "finish"
+ERROR: Final = "error"
+
+MAX_BODY: Final = 64 << 20
+Answer = Literal["accept", "declined-policy", "declined-local"]
+ANSWERS: Final[tuple[Answer, ...]] = ("accept", "declined-policy", "declined-local")
+
+
+def _fields(value: Any, kinds: dict[str, type], stage: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or set(value) != set(kinds):
+        raise Reject("message-malformed", what=f"a {stage} message with other fields than {sorted(kinds)}")
+    for name, kind in kinds.items():
+        if type(value[name]) is not kind:
+            raise Reject("message-malformed", what=f"field {name} of a {stage} message is no {kind.__name__}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invitation:
+    """The coordinator asks a hospital to take part in a run. plan: the plan's canonical bytes."""
+
+    run: str
+    plan: bytes
+
+    def seal(self, key: Ed25519PrivateKey) -> bytes:
+        """Signed with the coordinator's plan key."""
+        return envelope.seal(key, "admit", {"run": self.run, "plan": self.plan})
+
+    @classmethod
+    def open(cls, body: bytes, coordinator: bytes) -> Self:
+        """Verify against the coordinator's 32-byte public key; otherwise `Reject`."""
+        value = envelope.open_envelope(body, coordinator, "admit", max_bytes=MAX_BODY)
+        return cls(**_fields(value, {"run": str, "plan": bytes}, ADMIT))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """A hospital's answer to an invitation. The reason of a decline stays in the hospital."""
+
+    run: str
+    plan_id: bytes
+    answer: Answer
+
+    def seal(self, key: Ed25519PrivateKey) -> bytes:
+        """Signed with the hospital's identity key."""
+        body = {"run": self.run, "plan": self.plan_id, "answer": self.answer}
+        return envelope.seal(key, "admission", body)
+
+    @classmethod
+    def open(cls, body: bytes, identity: bytes) -> Self:
+        """Verify against the hospital's identity; otherwise `Reject`."""
+        value = envelope.open_envelope(body, identity, "admission", max_bytes=4096)
+        value = _fields(value, {"run": str, "plan": bytes, "answer": str}, ADMIT)
+        if value["answer"] not in ANSWERS:
+            raise Reject("message-malformed", what="an answer to an invitation that is none of the three")
+        return cls(run=value["run"], plan_id=value["plan"], answer=value["answer"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochCall:
+    """Opens the set-up of an epoch: its number, how many rounds it covers, and which hospitals take part."""
+
+    run: str
+    epoch: int
+    rounds: int
+    parties: tuple[int, ...]
+
+    def encode(self) -> bytes:
+        """Canonical CBOR."""
+        return canonical.encode(
+            {"run": self.run, "epoch": self.epoch, "rounds": self.rounds, "parties": list(self.parties)}
+        )
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        """Strict; otherwise `Reject`."""
+        value = canonical.decode(body, max_bytes=1 << 16)
+        value = _fields(value, {"run": str, "epoch": int, "rounds": int, "parties": list}, ADVERTISE)
+        return cls(
+            run=value["run"], epoch=value["epoch"], rounds=value["rounds"], parties=_indices(value["parties"])
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundCall:
+    """Opens a round. The model's parameters (little-endian float32 of all trained tasks in plan order) come as the vector."""
+
+    run: str
+    epoch: int
+    round_no: int
+    kind: RoundKind
+    step: int
+    invited: tuple[int, ...]
+
+    def encode(self) -> bytes:
+        """Canonical CBOR."""
+        return canonical.encode(
+            {
+                "run": self.run,
+                "epoch": self.epoch,
+                "round": self.round_no,
+                "kind": self.kind,
+                "step": self.step,
+                "invited": list(self.invited),
+            }
+        )
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        """Strict; otherwise `Reject`."""
+        kinds = {"run": str, "epoch": int, "round": int, "kind": str, "step": int, "invited": list}
+        value = _fields(canonical.decode(body, max_bytes=1 << 16), kinds, UPLOAD)
+        if value["kind"] not in ROUND_KINDS:
+            raise Reject("message-malformed", what="a round of a kind that does not exist")
+        return cls(
+            run=value["run"],
+            epoch=value["epoch"],
+            round_no=value["round"],
+            kind=value["kind"],
+            step=value["step"],
+            invited=_indices(value["invited"]),
+        )
+
+    def model_hash(self, parameters: bytes) -> bytes:
+        """32 bytes that bind the round's configuration and the global model; equal for all hospitals of a round."""
+        return canonical.digest("round-context", [self.encode(), parameters])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """The end of a run that went well: the models by task name, and the model card (JSON)."""
+
+    run: str
+    plan_id: bytes
+    models: dict[str, bytes]
+    card: bytes
+
+    def seal(self, key: Ed25519PrivateKey) -> bytes:
+        """Signed with the coordinator's plan key."""
+        body = {"run": self.run, "plan": self.plan_id, "models": self.models, "card": self.card}
+        return envelope.seal(key, "publish", body)
+
+    @classmethod
+    def open(cls, body: bytes, coordinator: bytes) -> Self:
+        """Verify against the coordinator's key; otherwise `Reject`."""
+        value = envelope.open_envelope(body, coordinator, "publish", max_bytes=MAX_BODY)
+        value = _fields(value, {"run": str, "plan": bytes, "models": dict, "card": bytes}, PUBLISH)
+        if not all(isinstance(model, bytes) for model in value["models"].values()):
+            raise Reject("message-malformed", what="a published model that is not bytes")
+        return cls(run=value["run"], plan_id=value["plan"], models=value["models"], card=value["card"])
+
+
+def finish_body(key: Ed25519PrivateKey, run: str) -> bytes:
+    """The signed end of a run that publishes nothing: hospitals free what they had reserved."""
+    return envelope.seal(key, "finish", {"run": run})
+
+
+def open_finish(body: bytes, coordinator: bytes) -> str:
+    """The run that ended; `Reject` when the coordinator did not sign it."""
+    value = envelope.open_envelope(body, coordinator, "finish", max_bytes=4096)
+    run: str = _fields(value, {"run": str}, FINISH)["run"]
+    return run
+
+
+def error_packet(code: str) -> Packet:
+    """An answer that says only a stable code of ours."""
+    return Packet(ERROR, canonical.encode({"code": code}))
+
+
+def error_code(body: bytes) -> str:
+    """The code of an error answer; "unreadable" when it is none."""
+    try:
+        value = canonical.decode(body, max_bytes=4096)
+    except Reject:
+        return "unreadable"
+    code = value.get("code") if isinstance(value, dict) else None
+    return code if isinstance(code, str) and len(code) <= 64 else "unreadable"
+
+
+def _indices(value: list[Any]) -> tuple[int, ...]:
+    if not all(type(item) is int and 1 <= item <= 255 for item in value) or sorted(set(value)) != value:
+        raise Reject("message-malformed", what="a list of hospitals that is not sorted, unique and in 1..255")
+    return tuple(value)

@@ -1,0 +1,239 @@
+"""From an experiment (what a researcher asks for) to a run plan (what hospitals are asked to accept). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from cameo_models.risk import parameter_count
+from cameo_protocol.errors import OperatorError
+from cameo_protocol.facts import Catalogue, LabelDefinition, feature_names
+from cameo_protocol.plan import (
+    Cohort,
+    DataTerms,
+    Deadlines,
+    Encoded,
+    HistogramTask,
+    PrivacyTerms,
+    RiskTask,
+    RunPlan,
+    SegmentTask,
+    Site,
+    Training,
+)
+from cameo_protocol.privacy.calibration import Share, calibrate
+from cameo_protocol.privacy.statements import delta_for
+from cameo_protocol.secagg.encoding import largest_scale
+
+
+class _Frozen(BaseModel, frozen=True, extra="forbid"):
+    """Base of every part of an experiment."""
+
+
+class DataChoice(_Frozen):
+    """Which data. recipe: measured hyper-parameters that the model groups refer to."""
+
+    catalogue: str
+    label: str
+    holdout: float = Field(gt=0, lt=0.9)
+    population: int = Field(ge=1, le=10**9)
+    recipe: dict[str, float]
+
+
+class PrivacyChoice(_Frozen):
+    """The total budget of the run; delta None means min(1e-5, population^-1.1)."""
+
+    mode: Literal["distributed", "local"]
+    epsilon: float = Field(gt=0, le=20)
+    delta: float | None = Field(gt=0, lt=0.1)
+
+
+class BlockChoice(_Frozen):
+    """What every trained task chooses for its block of the vector."""
+
+    rate: float = Field(gt=0)
+    average_from: float = Field(ge=0, lt=1)
+    share: float = Field(gt=0)
+    clip: float = Field(gt=0)
+    bound: float = Field(gt=0)
+
+
+class RiskChoice(BlockChoice, frozen=True, extra="forbid"):
+    """The risk model."""
+
+    model: Literal["logistic", "mlp"]
+    hidden: int = Field(ge=1, le=1024)
+
+
+class SegmentChoice(BlockChoice, frozen=True, extra="forbid"):
+    """The segment model."""
+
+    clusters: int = Field(ge=2, le=64)
+    temperature: float = Field(gt=0)
+
+
+class EvaluationChoice(_Frozen):
+    """The score histogram of held-out patients."""
+
+    bins: int = Field(ge=4, le=200)
+    share: float = Field(gt=0)
+
+
+class CohortChoice(_Frozen):
+    """Threshold and colluders; None takes the defaults of `default_threshold`."""
+
+    threshold: int | None = Field(ge=2)
+    colluders: int | None = Field(ge=0)
+
+
+class Experiment(_Frozen):
+    """A whole experiment as composed from conf/; every key is checked here, once."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")
+    seed: int = Field(ge=0, le=2**31 - 1)
+    data: DataChoice
+    privacy: PrivacyChoice
+    risk: RiskChoice
+    segment: SegmentChoice
+    evaluation: EvaluationChoice
+    training: Training
+    cohort: CohortChoice
+    deadlines: Deadlines
+
+
+def default_threshold(sites: int) -> int:
+    """The least t with which any two thirds majority, and nobody less, opens a sum: floor(2n/3) + 1."""
+    return 2 * sites // 3 + 1
+
+
+def resolve_cohort(choice: CohortChoice, sites: Sequence[Site]) -> Cohort:
+    """Threshold and colluders for these sites; an unsound choice is an `OperatorError`."""
+    n = len(sites)
+    if n < 3:
+        raise OperatorError(
+            "cohort-too-small",
+            what=f"{n} hospitals have joined; a secure sum needs at least 3",
+            do="let more hospitals join, then: cameo site add FILE",
+        )
+    t = choice.threshold if choice.threshold is not None else default_threshold(n)
+    c = choice.colluders if choice.colluders is not None else max(0, min(1, 2 * t - n - 1))
+    if not (c < t <= n and 2 * t > n + c):
+        raise OperatorError(
+            "cohort-unsound",
+            what=f"n={n}, t={t}, c={c} do not hold 2t > n + c and c < t <= n",
+            do="choose cohort.threshold and cohort.colluders so that they do, or leave both null",
+        )
+    return Cohort(sites=tuple(sites), threshold=t, colluders=c)
+
+
+def resolve(
+    experiment: Experiment, catalogue: Catalogue, label: LabelDefinition, sites: Sequence[Site]
+) -> RunPlan:
+    """Calibrate the noise, choose the scales and freeze the plan. Pure and deterministic.
+
+    Raises OperatorError when the experiment cannot be carried out (cohort, label, range of the sum).
+    """
+    if label.catalogue != catalogue.id:
+        raise OperatorError(
+            "label-unfit",
+            what=f"label {label.id} is defined on catalogue {label.catalogue}, not on {catalogue.id}",
+            do="choose data.label to fit data.catalogue",
+        )
+    cohort = resolve_cohort(experiment.cohort, sites)
+    if experiment.privacy.mode == "distributed" and cohort.threshold - cohort.colluders < 2:
+        raise OperatorError(
+            "cohort-noise",
+            what="distributed noise needs t - c >= 2 honest hospitals in every sum",
+            do="use privacy=local, or let more hospitals join",
+        )
+    privacy = PrivacyTerms(
+        mode=experiment.privacy.mode,
+        epsilon=experiment.privacy.epsilon,
+        delta=experiment.privacy.delta or delta_for(experiment.data.population),
+        population=experiment.data.population,
+    )
+    return RunPlan(
+        name=experiment.name,
+        seed=experiment.seed,
+        data=DataTerms(
+            catalogue=catalogue.id, catalogue_sha256=catalogue.sha256(), holdout=experiment.data.holdout
+        ),
+        cohort=cohort,
+        privacy=privacy,
+        training=experiment.training,
+        tasks=_tasks(experiment, catalogue, label, cohort, privacy),
+        deadlines=experiment.deadlines,
+    )
+
+
+def _tasks(
+    experiment: Experiment,
+    catalogue: Catalogue,
+    label: LabelDefinition,
+    cohort: Cohort,
+    privacy: PrivacyTerms,
+) -> tuple[RiskTask | SegmentTask | HistogramTask, ...]:
+    risk, segment, evaluation = experiment.risk, experiment.segment, experiment.evaluation
+    rounds = experiment.training.rounds + experiment.training.spare
+    sigmas = calibrate(
+        privacy.epsilon,
+        privacy.delta,
+        [
+            Share(name="risk", rounds=rounds, weight=risk.share, q=1.0),
+            Share(name="segment", rounds=rounds, weight=segment.share, q=1.0),
+            Share(name="evaluation", rounds=1, weight=evaluation.share, q=1.0),
+        ],
+    )
+    features = len(feature_names(catalogue))
+
+    def encoded(choice: BlockChoice, dim: int, sigma: float) -> Encoded:
+        scale = largest_scale(
+            n=len(cohort.sites),
+            threshold=cohort.threshold,
+            colluders=cohort.colluders,
+            clip=choice.clip,
+            bound=choice.bound,
+            sigma=sigma,
+            dim=dim,
+        )
+        return Encoded(dim=dim, clip=choice.clip, bound=choice.bound, scale=scale, sigma=sigma)
+
+    risk_terms = {"model": risk.model, "hidden": risk.hidden}
+    segment_terms = {"clusters": segment.clusters, "temperature": segment.temperature}
+    risk_dim = parameter_count("risk", features, **risk_terms)
+    segment_dim = parameter_count("segment", features, **segment_terms)
+    return (
+        RiskTask(
+            label=label.id,
+            label_sha256=label.sha256(),
+            model=risk.model,
+            hidden=risk.hidden,
+            rate=risk.rate,
+            average_from=risk.average_from,
+            share=risk.share,
+            encoded=encoded(risk, risk_dim, sigmas["risk"]),
+        ),
+        SegmentTask(
+            clusters=segment.clusters,
+            temperature=segment.temperature,
+            rate=segment.rate,
+            average_from=segment.average_from,
+            share=segment.share,
+            encoded=encoded(segment, segment_dim, sigmas["segment"]),
+        ),
+        HistogramTask(
+            kind="evaluation",
+            name="evaluation",
+            bins=evaluation.bins,
+            share=evaluation.share,
+            encoded=Encoded(
+                dim=2 * evaluation.bins,
+                clip=1.0,
+                bound=float(experiment.data.population),
+                scale=1,
+                sigma=sigmas["evaluation"],
+            ),
+        ),
+    )
