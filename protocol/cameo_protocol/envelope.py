@@ -40,9 +40,7 @@ def open_envelope(data: bytes, public_key: bytes, label: str, *, max_bytes: int)
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _to_sign(label, body))
     except (InvalidSignature, ValueError):
-        raise Reject(
-            "signature-invalid", what=f"a {label} message is not signed by the key it names"
-        ) from None
+        raise Reject("signature-invalid", what=f"a {label} message is not signed by the key it names") from None
     return canonical.decode(body, max_bytes=max_bytes)
 
 

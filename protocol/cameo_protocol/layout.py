@@ -63,8 +63,5 @@ class Layout:
 
     def digest(self) -> bytes:
         """32 bytes that bind every number of the layout (floats by their exact hex form)."""
-        rows = [
-            [b.name, b.dim, b.clip.hex(), b.bound.hex(), b.scale, b.sigma.hex(), b.counts]
-            for b in self.blocks
-        ]
+        rows = [[b.name, b.dim, b.clip.hex(), b.bound.hex(), b.scale, b.sigma.hex(), b.counts] for b in self.blocks]
         return canonical.digest("layout", [self.kind, rows])

@@ -99,9 +99,7 @@ class Cohort(_Frozen):
     def _sound(self) -> Self:
         n, t, c = len(self.sites), self.threshold, self.colluders
         if not (t <= n and 2 * t > n + c and t > c):
-            raise ValueError(
-                f"a cohort of n={n} needs a threshold t with 2t > n + c and c < t <= n; t={t}, c={c}"
-            )
+            raise ValueError(f"a cohort of n={n} needs a threshold t with 2t > n + c and c < t <= n; t={t}, c={c}")
         for field in ("name", "index", "identity"):
             if len({getattr(site, field) for site in self.sites}) != n:
                 raise ValueError(f"two sites have the same {field}")
@@ -168,9 +166,7 @@ class RunPlan(_Frozen):
             if isinstance(task, HistogramTask) and task.of not in risks:
                 raise ValueError(f"task {task.name} scores {task.of!r}, which is no risk task of this plan")
             if isinstance(task, HistogramTask) and task.encoded.dim != 2 * task.bins:
-                raise ValueError(
-                    f"task {task.name} has {task.bins} bins, so its block has {2 * task.bins} lanes"
-                )
+                raise ValueError(f"task {task.name} has {task.bins} bins, so its block has {2 * task.bins} lanes")
         if self.cohort.threshold - self.cohort.colluders < 2 and self.privacy.mode == "distributed":
             raise ValueError("distributed noise needs t - c >= 2; use privacy=local")
         return self
@@ -197,9 +193,7 @@ class RunPlan(_Frozen):
 
     def canonical(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8. What is hashed, signed and sent."""
-        return json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
-        ).encode()
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
     def plan_id(self) -> str:
         """SHA-256 of the canonical form, hex."""

@@ -103,9 +103,7 @@ class EpochCall:
         """Strict; otherwise `Reject`."""
         value = canonical.decode(body, max_bytes=1 << 16)
         value = _fields(value, {"run": str, "epoch": int, "rounds": int, "parties": list}, ADVERTISE)
-        return cls(
-            run=value["run"], epoch=value["epoch"], rounds=value["rounds"], parties=_indices(value["parties"])
-        )
+        return cls(run=value["run"], epoch=value["epoch"], rounds=value["rounds"], parties=_indices(value["parties"]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,9 +46,7 @@ def _validate(values: dict[str, Any]) -> Experiment:
         faults = "; ".join(
             f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
         )
-        raise OperatorError(
-            "config-invalid", what=faults, do="correct the values named above and run again"
-        ) from None
+        raise OperatorError("config-invalid", what=faults, do="correct the values named above and run again") from None
 
 
 def _first_lines(error: Exception) -> str:

@@ -128,9 +128,7 @@ def resolve_cohort(choice: CohortChoice, sites: Sequence[Site]) -> Cohort:
     return Cohort(sites=tuple(sites), threshold=t, colluders=c)
 
 
-def resolve(
-    experiment: Experiment, catalogue: Catalogue, label: LabelDefinition, sites: Sequence[Site]
-) -> RunPlan:
+def resolve(experiment: Experiment, catalogue: Catalogue, label: LabelDefinition, sites: Sequence[Site]) -> RunPlan:
     """Calibrate the noise, choose the scales and freeze the plan. Pure and deterministic.
 
     Raises OperatorError when the experiment cannot be carried out (cohort, label, range of the sum).
@@ -157,9 +155,7 @@ def resolve(
     return RunPlan(
         name=experiment.name,
         seed=experiment.seed,
-        data=DataTerms(
-            catalogue=catalogue.id, catalogue_sha256=catalogue.sha256(), holdout=experiment.data.holdout
-        ),
+        data=DataTerms(catalogue=catalogue.id, catalogue_sha256=catalogue.sha256(), holdout=experiment.data.holdout),
         cohort=cohort,
         privacy=privacy,
         training=experiment.training,
