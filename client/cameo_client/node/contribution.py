@@ -1,0 +1,129 @@
+"""What one hospital adds to a round: clipped sums and counts of its patients, as integers with noise.
+
+Everything here is `sensitive until noised`: nothing but the return value of `noisy_vector` may leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cameo_protocol.errors import Bug
+from cameo_protocol.layout import Layout, RoundKind
+from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan, SegmentTask
+from cameo_protocol.privacy.noise import hospital_sd
+from cameo_protocol.secagg.encoding import encode
+
+if TYPE_CHECKING:
+    from cameo_client.training.gradients import PatientGradients
+
+Floats = npt.NDArray[np.float64]
+Noise = Callable[[float, int], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Patients:
+    """The rows that a run may read; row i is one patient everywhere.
+
+    features: (N, F) float32 of public-constant scaling. outcomes: label id -> (N,) float64, NaN = not known.
+    held_out: (N,) bool, fixed by a keyed hash. allowed: returns (N,) bool, False for patients who withdrew;
+    asked anew for every round.
+    """
+
+    features: npt.NDArray[np.float32]
+    outcomes: Mapping[str, Floats]
+    held_out: npt.NDArray[np.bool_]
+    allowed: Callable[[], npt.NDArray[np.bool_]]
+
+
+def trained_tasks(plan: RunPlan) -> tuple[RiskTask | SegmentTask, ...]:
+    """The tasks whose parameters travel with every round, in plan order."""
+    return tuple(task for task in plan.tasks if isinstance(task, RiskTask | SegmentTask))
+
+
+def split_parameters(plan: RunPlan, parameters: Floats) -> dict[str, Floats]:
+    """Cut the joint parameter vector of a round into task name -> (d,)."""
+    parts: dict[str, Floats] = {}
+    start = 0
+    for task in trained_tasks(plan):
+        parts[task.name] = parameters[start : start + task.encoded.dim]
+        start += task.encoded.dim
+    return parts
+
+
+class Contributor:
+    """Computes this hospital's vectors for one run."""
+
+    def __init__(self, plan: RunPlan, patients: Patients, noise: Noise, random: Callable[[int], bytes]) -> None:
+        self._plan = plan
+        self._patients = patients
+        self._noise = noise
+        self._random = random
+        self._mask: npt.NDArray[np.bool_] | None = None
+        self._gradients: dict[str, PatientGradients] = {}
+
+    def noisy_vector(self, kind: RoundKind, parameters: Floats) -> npt.NDArray[np.uint32]:
+        """The vector of a round, (dim,) uint32: clipped, summed, clamped, scaled, rounded once, integer noise added.
+
+        parameters: the joint vector of all trained tasks. The result has the same size and the same noise
+        whatever the hospital holds, also with no patient at all.
+        """
+        layout = self._plan.layout(kind)
+        self._refresh()
+        parts = split_parameters(self._plan, parameters)
+        sums = self._gradient_sums(parts) if kind == "train" else self._histograms(kind, parts)
+        return encode(layout, sums, self._noise_of(layout), self._random)
+
+    def _noise_of(self, layout: Layout) -> dict[str, npt.NDArray[np.int64]]:
+        cohort, mode = self._plan.cohort, self._plan.privacy.mode
+        return {
+            block.name: self._noise(hospital_sd(block, mode, cohort.threshold, cohort.colluders), block.dim)
+            for block in layout.blocks
+        }
+
+    def _refresh(self) -> None:
+        """Leave out who withdrew since the last round."""
+        allowed = self._patients.allowed()
+        if self._mask is not None and np.array_equal(allowed, self._mask):
+            return
+        from cameo_client.training.gradients import PatientGradients
+
+        self._mask = allowed
+        train = allowed & ~self._patients.held_out
+        for task in trained_tasks(self._plan):
+            rows, target = train, None
+            if isinstance(task, RiskTask):
+                outcome = self._patients.outcomes[task.label]
+                rows = train & ~np.isnan(outcome)
+                target = outcome[rows]
+            self._gradients[task.name] = PatientGradients(task, self._patients.features[rows], target)
+
+    def _gradient_sums(self, parts: Mapping[str, Floats]) -> dict[str, npt.NDArray[Any]]:
+        return {
+            task.name: self._gradients[task.name].clipped_sum(parts[task.name], task.encoded.clip)
+            for task in trained_tasks(self._plan)
+        }
+
+    def _histograms(self, kind: RoundKind, parts: Mapping[str, Floats]) -> dict[str, npt.NDArray[Any]]:
+        from cameo_client.training.histogram import score_histogram
+        from cameo_models.scoring import risk_scores
+
+        wanted = "evaluation" if kind == "evaluate" else "recalibration"
+        risks = {task.name: task for task in self._plan.tasks if isinstance(task, RiskTask)}
+        sums: dict[str, npt.NDArray[Any]] = {}
+        for task in self._plan.tasks:
+            if not isinstance(task, HistogramTask) or task.kind != wanted:
+                continue
+            risk = risks[task.of]
+            outcome = self._patients.outcomes[risk.label]
+            side = self._patients.held_out if task.kind == "evaluation" else ~self._patients.held_out
+            if self._mask is None:
+                raise Bug("rows-unset", what="a histogram was asked for before the rows were chosen")
+            rows = self._mask & side & ~np.isnan(outcome)
+            scores = risk_scores(risk, parts[risk.name], self._patients.features[rows])
+            sums[task.name] = score_histogram(scores, outcome[rows], task.bins)
+        return sums
