@@ -1,0 +1,1 @@
+"""A run, driven stage by stage: admission, epochs, rounds, evaluation, publication."""

@@ -1,0 +1,56 @@
+"""Admission: every hospital is asked whether it takes part, and says only accept or one of two declines."""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cameo_protocol.errors import ExitCode, OperatorError, Reject
+from cameo_protocol.packet import Packet
+from cameo_protocol.stages import ADMIT, Admission, Invitation
+from cameo_server.run.party import Parties
+
+
+def invitation(parties: Parties, run: str, key: Ed25519PrivateKey) -> Packet:
+    """The signed invitation to this run."""
+    return Packet(ADMIT, Invitation(run=run, plan=parties.plan.canonical()).seal(key))
+
+
+def read_admission(parties: Parties, run: str, index: int, packet: Packet) -> bool:
+    """Whether a hospital's signed answer is an acceptance; records it. A forged answer counts as none."""
+    name = parties.names([index])[0]
+    try:
+        admission = Admission.open(packet.body, parties.identity(index))
+        if admission.run != run or admission.plan_id.hex() != parties.plan.plan_id():
+            raise Reject("plan-foreign", what="the answer names another run or plan")
+    except Reject as error:
+        parties.drop(index, ADMIT, error.code)
+        return False
+    parties.store.event("admission", site=name, answer=admission.answer)
+    return admission.answer == "accept"
+
+
+def admit(parties: Parties, run: str, key: Ed25519PrivateKey) -> None:
+    """Invite all hospitals of the plan; `parties.active` becomes those that accepted.
+
+    Raises OperatorError "cohort-incomplete" (exit 7) when fewer than the threshold accept.
+    """
+    packet = invitation(parties, run, key)
+    parties.active = set(parties.nodes)
+    accepted = set()
+    for index, answer in parties.ask(ADMIT, {i: packet for i in parties.nodes}, parties.plan.deadlines.admit):
+        if read_admission(parties, run, index, answer):
+            accepted.add(index)
+    parties.active = accepted
+    require_threshold(parties, "take part")
+
+
+def require_threshold(parties: Parties, doing: str) -> None:
+    """Stop the run when fewer hospitals than the threshold are left."""
+    need = max(parties.plan.cohort.threshold, 3)
+    if len(parties.active) < need:
+        raise OperatorError(
+            "cohort-incomplete",
+            what=f"{len(parties.active)} of {len(parties.nodes)} hospitals {doing}; at least {need} are needed",
+            do="see who was lost or declined in events.jsonl, call them, then start a new run: cameo run",
+            exit=ExitCode.PEER,
+        )

@@ -1,0 +1,68 @@
+"""The hospitals of a run as the coordinator reaches them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cameo_protocol.packet import Packet
+from cameo_protocol.plan import RunPlan
+from cameo_protocol.stages import ERROR, error_code
+from cameo_server.run.store import RunStore
+
+
+class Ask(Protocol):
+    """One exchange: send a packet to each node, yield the answers as they come, end at the deadline (seconds)."""
+
+    def __call__(self, requests: Mapping[int, Packet], deadline: float) -> Iterator[tuple[int, Packet]]:
+        """Keys are Flower node ids."""
+
+
+@dataclass
+class Parties:
+    """Who is who, who still answers, and how to ask them.
+
+    nodes: Shamir index -> Flower node id. active: indices that are expected to answer the next stage.
+    """
+
+    plan: RunPlan
+    nodes: Mapping[int, int]
+    ask_nodes: Ask
+    store: RunStore
+    clock: Callable[[], float]
+    active: set[int] = field(default_factory=set)
+
+    def names(self, indices: Iterable[int]) -> list[str]:
+        """Site names in index order, for events."""
+        by_index = {site.index: site.name for site in self.plan.cohort.sites}
+        return [by_index[index] for index in sorted(indices)]
+
+    def identity(self, index: int) -> bytes:
+        """A site's 32-byte identity key."""
+        for site in self.plan.cohort.sites:
+            if site.index == index:
+                return bytes.fromhex(site.identity)
+        raise KeyError(index)
+
+    def ask(self, stage: str, requests: Mapping[int, Packet], deadline: float) -> Iterator[tuple[int, Packet]]:
+        """Ask the parties of `requests` (by index); yields answers, and drops who is late or answers with an error.
+
+        A party that does not answer, or refuses, leaves `active`; an event says so by name and code.
+        """
+        by_node = {self.nodes[index]: index for index in requests}
+        missing = set(requests)
+        for node, packet in self.ask_nodes({self.nodes[i]: p for i, p in requests.items()}, deadline):
+            index = by_node[node]
+            missing.discard(index)
+            if packet.kind == stage:
+                yield index, packet
+            else:
+                self.drop(index, stage, error_code(packet.body) if packet.kind == ERROR else "wrong-answer")
+        for index in missing:
+            self.drop(index, stage, "no-answer")
+
+    def drop(self, index: int, stage: str, code: str, **detail: Any) -> None:
+        """Take a party out of the active ones and say why."""
+        self.active.discard(index)
+        self.store.event("lost", site=self.names([index])[0], stage=stage, code=code, **detail)

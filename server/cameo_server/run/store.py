@@ -1,0 +1,99 @@
+"""What a run leaves on the coordinator's disk: plan, events, checkpoints, opened sums, models. Nothing is overwritten in place.
+
+Everything here is what the coordinator may see: plans, stage times, survivors, noisy sums, models.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cameo_protocol.errors import OperatorError
+
+PLAN = "plan.json"
+EVENTS = "events.jsonl"
+CHECKPOINT = "checkpoint.npz"
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write, fsync, rename: after a crash the file is the old or the new one, whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise OperatorError(
+            "disk-write",
+            what=f"cannot write {path.name}: {error.strerror}",
+            do=f"free space on, or make writable, the folder {path.parent}; then resume the run",
+        ) from None
+
+
+class RunStore:
+    """The folder runs/ID of one run."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self.folder = folder
+        self._clock = clock
+
+    def create(self, plan: bytes) -> None:
+        """Make the folder and write the plan; refuses a folder that already holds one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / PLAN).exists():
+            raise OperatorError(
+                "run-exists", what=f"the run {self.folder.name} exists already", do="start it under another name"
+            )
+        write_atomic(self.folder / PLAN, plan)
+
+    def plan(self) -> bytes:
+        """The plan's canonical bytes as they were signed."""
+        return (self.folder / PLAN).read_bytes()
+
+    def event(self, name: str, **fields: Any) -> None:
+        """Append one line to events.jsonl and flush it; followers read it as it grows."""
+        line = json.dumps({"time": round(self._clock(), 3), "event": name, **fields}, allow_nan=False)
+        try:
+            with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise OperatorError(
+                "disk-write",
+                what=f"cannot write {EVENTS}: {error.strerror}",
+                do=f"free space on {self.folder}; then resume the run",
+            ) from None
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """All events so far; a last line that is still being written is left out."""
+        return read_events(self.folder / EVENTS)
+
+    def save_arrays(self, name: str, arrays: Arrays) -> None:
+        """Write named arrays as one .npz file, atomically."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        write_atomic(self.folder / name, buffer.getvalue())
+
+    def load_arrays(self, name: str) -> Arrays:
+        """Read what `save_arrays` wrote; never unpickles."""
+        with np.load(self.folder / name, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a file, oldest first; none when the file does not exist yet."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
