@@ -12,11 +12,17 @@ from cameo_protocol.stages import ERROR, error_code
 from cameo_server.run.store import RunStore
 
 
-class Ask(Protocol):
-    """One exchange: send a packet to each node, yield the answers as they come, end at the deadline (seconds)."""
+class Exchange(Protocol):
+    """How packets reach hospitals. Keys are Flower node ids."""
 
-    def __call__(self, requests: Mapping[int, Packet], deadline: float) -> Iterator[tuple[int, Packet]]:
-        """Keys are Flower node ids."""
+    def ask(self, requests: Mapping[int, Packet], deadline_s: float) -> Iterator[tuple[int, Packet]]:
+        """Send a packet to each node, yield the answers as they come, end when all answered or at the deadline."""
+
+    def post(self, requests: Mapping[int, Packet]) -> None:
+        """Leave a packet for each node and do not wait."""
+
+    def collect(self) -> Iterator[tuple[int, Packet]]:
+        """The answers to posted packets that have arrived by now."""
 
 
 @dataclass
@@ -28,7 +34,7 @@ class Parties:
 
     plan: RunPlan
     nodes: Mapping[int, int]
-    ask_nodes: Ask
+    exchange: Exchange
     store: RunStore
     clock: Callable[[], float]
     active: set[int] = field(default_factory=set)
@@ -52,7 +58,7 @@ class Parties:
         """
         by_node = {self.nodes[index]: index for index in requests}
         missing = set(requests)
-        for node, packet in self.ask_nodes({self.nodes[i]: p for i, p in requests.items()}, deadline):
+        for node, packet in self.exchange.ask({self.nodes[i]: p for i, p in requests.items()}, deadline):
             index = by_node[node]
             missing.discard(index)
             if packet.kind == stage:
@@ -61,6 +67,17 @@ class Parties:
                 self.drop(index, stage, error_code(packet.body) if packet.kind == ERROR else "wrong-answer")
         for index in missing:
             self.drop(index, stage, "no-answer")
+
+    def post(self, requests: Mapping[int, Packet]) -> None:
+        """Leave packets (by index) without waiting."""
+        if requests:
+            self.exchange.post({self.nodes[index]: packet for index, packet in requests.items()})
+
+    def collect(self) -> Iterator[tuple[int, Packet]]:
+        """Answers to posted packets, by index."""
+        by_node = {node: index for index, node in self.nodes.items()}
+        for node, packet in self.exchange.collect():
+            yield by_node[node], packet
 
     def drop(self, index: int, stage: str, code: str, **detail: Any) -> None:
         """Take a party out of the active ones and say why."""

@@ -77,6 +77,10 @@ class RunStore:
         """All events so far; a last line that is still being written is left out."""
         return read_events(self.folder / EVENTS)
 
+    def save_bytes(self, name: str, data: bytes) -> None:
+        """Write a file of the run, atomically."""
+        write_atomic(self.folder / name, data)
+
     def save_arrays(self, name: str, arrays: Arrays) -> None:
         """Write named arrays as one .npz file, atomically."""
         buffer = io.BytesIO()

@@ -1,0 +1,264 @@
+"""Answers the coordinator's messages, one at a time, in the one order there is.
+
+The order is kept by types: each phase object holds what exists in it, and each message names the phase it needs.
+A message that does not fit is refused and leaves the state as it was. Whatever goes wrong inside, only a stable
+code of ours goes back; texts and traces stay in the hospital's own log.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cameo_client.node.admission import Admitted, Gatekeeper
+from cameo_client.node.publication import Library
+from cameo_protocol.errors import PeerMisbehaved, Reject
+from cameo_protocol.layout import ROUND_KINDS
+from cameo_protocol.packet import Packet
+from cameo_protocol.plan import RunPlan
+from cameo_protocol.secagg import client as secagg
+from cameo_protocol.secagg.messages import pack_share_message, unpack, unpack_shares
+from cameo_protocol.secagg.params import EpochParams, Party, RoundStart
+from cameo_protocol.stages import (
+    ACK,
+    ADMIT,
+    ADVERTISE,
+    FINISH,
+    PUBLISH,
+    READY,
+    REVEAL,
+    SHARE,
+    UPLOAD,
+    EpochCall,
+    RoundCall,
+    error_packet,
+)
+
+FAILED_LOCALLY = "failed-local"
+OUT_OF_ORDER = "out-of-order"
+
+
+@dataclass(frozen=True)
+class Advertising:
+    """After the first message of an epoch's set-up."""
+
+    admitted: Admitted
+    state: secagg.Advertised
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """After the second message of an epoch's set-up."""
+
+    admitted: Admitted
+    state: secagg.Shared
+
+
+@dataclass(frozen=True)
+class Living:
+    """The epoch is set up: rounds may be asked for."""
+
+    admitted: Admitted
+    params: EpochParams
+    state: secagg.Live
+
+
+@dataclass(frozen=True)
+class InRound:
+    """A vector of this round has been handed out."""
+
+    living: Living
+    state: secagg.Uploaded
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """One survivor set of this round has been acknowledged."""
+
+    living: Living
+    state: secagg.Acked
+
+
+@dataclass(frozen=True)
+class Idle:
+    """No run."""
+
+
+Phase = Idle | Admitted | Advertising | Sharing | Living | InRound | Acknowledged
+
+
+class Hospital:
+    """One hospital's answers. Thread-safe: messages are handled one after the other.
+
+    journal: records what is about to leave and refuses a second time; it must be on disk when it returns.
+    report: called with (code, what) for the hospital's own log.
+    """
+
+    def __init__(
+        self,
+        gate: Gatekeeper,
+        library: Library,
+        journal: secagg.Journal,
+        random: Callable[[int], bytes],
+        report: Callable[[str, str], None],
+    ) -> None:
+        self._gate = gate
+        self._library = library
+        self._journal = journal
+        self._random = random
+        self._report = report
+        self._phase: Phase = Idle()
+        self._lock = threading.Lock()
+        self._stages: dict[str, Callable[[Packet], Packet]] = {
+            ADMIT: self._admit,
+            ADVERTISE: self._advertise,
+            SHARE: self._share,
+            READY: self._ready,
+            UPLOAD: self._upload,
+            ACK: self._acknowledge,
+            REVEAL: self._reveal,
+            PUBLISH: self._publish,
+            FINISH: self._finish,
+        }
+
+    def handle(self, packet: Packet) -> Packet:
+        """The answer to one packet. Never raises: a failure becomes an error packet that says only a code."""
+        stage = self._stages.get(packet.kind)
+        if stage is None:
+            return error_packet("unknown-stage")
+        with self._lock:
+            try:
+                return stage(packet)
+            except PeerMisbehaved as error:
+                # What the other side sent is its own; naming it tells nothing about our patients.
+                self._report(error.code, error.what)
+                return error_packet(error.code)
+            except Exception as error:  # the last line of defence: no text of ours may travel
+                self._report(FAILED_LOCALLY, f"{type(error).__name__} while answering {packet.kind}: {error}")
+                return error_packet(FAILED_LOCALLY)
+
+    # --- before rounds ------------------------------------------------------------------------------------------
+
+    def _admit(self, packet: Packet) -> Packet:
+        admitted, answer = self._gate.consider(packet.body)
+        if admitted is not None:
+            self._phase = admitted
+        return Packet(ADMIT, answer)
+
+    def _admitted(self) -> Admitted:
+        match self._phase:
+            case Admitted() as admitted:
+                return admitted
+            case Advertising(admitted=admitted) | Sharing(admitted=admitted) | Living(admitted=admitted):
+                return admitted
+            case InRound(living=living) | Acknowledged(living=living):
+                return living.admitted
+            case Idle():
+                raise _out_of_order("no run has been admitted")
+
+    def _advertise(self, packet: Packet) -> Packet:
+        """A new epoch may begin in any phase of an admitted run; whatever an older epoch held is gone then."""
+        admitted = self._admitted()
+        call = EpochCall.decode(packet.body)
+        admitted.check_epoch(call)
+        params = epoch_params(admitted.plan, call)
+        state, advert = secagg.advertise(params, admitted.index, self._gate.identity, self._random)
+        self._phase = Advertising(admitted, state)
+        return Packet(ADVERTISE, advert)
+
+    def _share(self, packet: Packet) -> Packet:
+        if not isinstance(self._phase, Advertising):
+            raise _out_of_order("shares were asked for before keys were advertised")
+        state, message = secagg.share(self._phase.state, unpack(packet.body), self._random)
+        self._phase = Sharing(self._phase.admitted, state)
+        return Packet(SHARE, pack_share_message(message))
+
+    def _ready(self, packet: Packet) -> Packet:
+        if not isinstance(self._phase, Sharing):
+            raise _out_of_order("readiness was asked for before shares were made")
+        envelopes, boxes = unpack_shares(packet.body)
+        live, answer = secagg.ready(self._phase.state, envelopes, boxes)
+        self._phase = Living(self._phase.admitted, live.params, live)
+        return Packet(READY, answer)
+
+    # --- a round ------------------------------------------------------------------------------------------------
+
+    def _living(self) -> Living:
+        match self._phase:
+            case Living() as living:
+                return living
+            case InRound(living=living) | Acknowledged(living=living):
+                return living
+        raise _out_of_order("no epoch is set up")
+
+    def _upload(self, packet: Packet) -> Packet:
+        """Check, then charge the ledger, then compute: the spend is on disk before any byte can leave."""
+        living = self._living()
+        call = RoundCall.decode(packet.body)
+        admitted = living.admitted
+        parameters = admitted.check_round(call, packet.vector, living.params.epoch)
+        start = RoundStart(
+            round_no=call.round_no,
+            kind=call.kind,
+            invited=frozenset(call.invited),
+            model_hash=call.model_hash(packet.vector),
+        )
+        secagg.check_start(living.state, start)
+        admitted.charge(call)
+        vector = admitted.contributor.noisy_vector(call.kind, parameters)
+        state, header, masked = secagg.upload(living.state, start, vector, self._journal)
+        self._phase = InRound(living, state)
+        return Packet(UPLOAD, header, np.ascontiguousarray(masked, dtype="<u4").tobytes())
+
+    def _acknowledge(self, packet: Packet) -> Packet:
+        if not isinstance(self._phase, InRound):
+            raise _out_of_order("an acknowledgement was asked for outside a round")
+        living = self._phase.living
+        state, answer = secagg.acknowledge(living.state, self._phase.state, unpack(packet.body), self._journal)
+        self._phase = Acknowledged(living, state)
+        return Packet(ACK, answer)
+
+    def _reveal(self, packet: Packet) -> Packet:
+        if not isinstance(self._phase, Acknowledged):
+            raise _out_of_order("shares were asked for before an acknowledgement")
+        living = self._phase.living
+        answer = secagg.reveal(living.state, self._phase.state, unpack(packet.body), self._journal)
+        self._phase = living
+        return Packet(REVEAL, answer)
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def _publish(self, packet: Packet) -> Packet:
+        answer = self._library.store(packet.body)
+        self._end()
+        return Packet(PUBLISH, answer)
+
+    def _finish(self, packet: Packet) -> Packet:
+        self._gate.finish(packet.body)
+        self._end()
+        return Packet(FINISH, b"")
+
+    def _end(self) -> None:
+        self._phase = Idle()
+
+
+def epoch_params(plan: RunPlan, call: EpochCall) -> EpochParams:
+    """The epoch's public parameters as this hospital computes them from the plan it admitted."""
+    members = {site.index: site for site in plan.cohort.sites}
+    return EpochParams(
+        plan_id=bytes.fromhex(plan.plan_id()),
+        run_id=call.run,
+        epoch=call.epoch,
+        rounds=call.rounds,
+        threshold=plan.cohort.threshold,
+        colluders=plan.cohort.colluders,
+        layouts=tuple(layout for layout in map(plan.layout, ROUND_KINDS) if layout.blocks),
+        parties=tuple(Party(index=i, identity=bytes.fromhex(members[i].identity)) for i in call.parties),
+    )
+
+
+def _out_of_order(what: str) -> Reject:
+    return Reject(OUT_OF_ORDER, what=what)
