@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 
 class Packet(NamedTuple):
-    """kind: stage name such as "upload"; body: canonical CBOR or an envelope; vector: little-endian uint32 bytes or b""."""
+    """kind: stage name such as "upload"; body: canonical CBOR or an envelope.
+
+    vector: little-endian uint32 (masked vector, to the coordinator) or float32 (global model, from it), or b"".
+    """
 
     kind: str
     body: bytes

@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from cameo_protocol.errors import Reject
 from cameo_protocol.layout import Block, Layout, RoundKind
 
-PLAN_VERSION = 1
 MAX_PLAN_BYTES = 1 << 20
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -36,7 +35,7 @@ class Encoded(_Frozen):
 
 
 class RiskTask(_Frozen):
-    """Train a risk model for one label. rate: Adam's step; average_from: share of rounds before iterates are averaged."""
+    """Train a risk model for one label. rate: Adam's step; average_from: share of rounds before averaging begins."""
 
     kind: Literal["risk"] = "risk"
     name: Name = "risk"
@@ -146,7 +145,7 @@ class Training(_Frozen):
 class RunPlan(_Frozen):
     """A whole run. seed covers model initialisation only, never noise, rounding, sampling or masks."""
 
-    version: Literal[1] = PLAN_VERSION
+    version: Literal[1] = 1
     name: Name
     seed: int = Field(ge=0, le=2**31 - 1)
     data: DataTerms
@@ -185,6 +184,19 @@ class RunPlan(_Frozen):
         )
         return Layout(kind=kind, blocks=blocks)
 
+    def trained(self) -> tuple[RiskTask | SegmentTask, ...]:
+        """The tasks whose parameters travel with every round, in plan order."""
+        return tuple(task for task in self.tasks if isinstance(task, RiskTask | SegmentTask))
+
+    def parameter_spans(self) -> dict[str, slice]:
+        """Task name -> its slice of the joint parameter vector of a round."""
+        spans: dict[str, slice] = {}
+        start = 0
+        for task in self.trained():
+            spans[task.name] = slice(start, start + task.encoded.dim)
+            start += task.encoded.dim
+        return spans
+
     def rounds_of(self, kind: RoundKind) -> int:
         """How many rounds of a kind the plan makes, spare ones left out."""
         if not self.layout(kind).blocks:
@@ -208,7 +220,7 @@ def parse_plan(raw: bytes) -> RunPlan:
         plan = RunPlan.model_validate_json(raw)
     except (ValidationError, ValueError, RecursionError) as error:
         count = error.error_count() if isinstance(error, ValidationError) else 1
-        raise Reject("plan-invalid", what=f"not a plan of version {PLAN_VERSION} ({count} faults)") from None
+        raise Reject("plan-invalid", what=f"not a plan of version 1 ({count} faults)") from None
     if plan.canonical() != raw:
         raise Reject("plan-invalid", what="the plan is not in its canonical form")
     return plan

@@ -108,7 +108,10 @@ class EpochCall:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundCall:
-    """Opens a round. The model's parameters (little-endian float32 of all trained tasks in plan order) come as the vector."""
+    """Opens a round. The vector beside it: parameters of all trained tasks in plan order, little-endian float32.
+
+    round_no: within the epoch, from 0. step: opened training sums so far.
+    """
 
     run: str
     epoch: int

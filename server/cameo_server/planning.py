@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
+from cameo_protocol.privacy.statements import delta_for
 from pydantic import BaseModel, Field
 
-from cameo_models.risk import parameter_count
+from cameo_models.shapes import parameter_count
 from cameo_protocol.errors import OperatorError
 from cameo_protocol.facts import Catalogue, LabelDefinition, feature_names
+from cameo_protocol.federation import default_threshold
 from cameo_protocol.plan import (
     Cohort,
     DataTerms,
@@ -24,8 +26,9 @@ from cameo_protocol.plan import (
     Training,
 )
 from cameo_protocol.privacy.calibration import Share, calibrate
-from cameo_protocol.privacy.statements import delta_for
 from cameo_protocol.secagg.encoding import largest_scale
+
+T = TypeVar("T", RiskTask, SegmentTask)
 
 
 class _Frozen(BaseModel, frozen=True, extra="forbid"):
@@ -103,11 +106,6 @@ class Experiment(_Frozen):
     deadlines: Deadlines
 
 
-def default_threshold(sites: int) -> int:
-    """The least t with which any two thirds majority, and nobody less, opens a sum: floor(2n/3) + 1."""
-    return 2 * sites // 3 + 1
-
-
 def resolve_cohort(choice: CohortChoice, sites: Sequence[Site]) -> Cohort:
     """Threshold and colluders for these sites; an unsound choice is an `OperatorError`."""
     n = len(sites)
@@ -182,43 +180,9 @@ def _tasks(
             Share(name="evaluation", rounds=1, weight=evaluation.share, q=1.0),
         ],
     )
-    features = len(feature_names(catalogue))
-
-    def encoded(choice: BlockChoice, dim: int, sigma: float) -> Encoded:
-        scale = largest_scale(
-            n=len(cohort.sites),
-            threshold=cohort.threshold,
-            colluders=cohort.colluders,
-            clip=choice.clip,
-            bound=choice.bound,
-            sigma=sigma,
-            dim=dim,
-        )
-        return Encoded(dim=dim, clip=choice.clip, bound=choice.bound, scale=scale, sigma=sigma)
-
-    risk_terms = {"model": risk.model, "hidden": risk.hidden}
-    segment_terms = {"clusters": segment.clusters, "temperature": segment.temperature}
-    risk_dim = parameter_count("risk", features, **risk_terms)
-    segment_dim = parameter_count("segment", features, **segment_terms)
     return (
-        RiskTask(
-            label=label.id,
-            label_sha256=label.sha256(),
-            model=risk.model,
-            hidden=risk.hidden,
-            rate=risk.rate,
-            average_from=risk.average_from,
-            share=risk.share,
-            encoded=encoded(risk, risk_dim, sigmas["risk"]),
-        ),
-        SegmentTask(
-            clusters=segment.clusters,
-            temperature=segment.temperature,
-            rate=segment.rate,
-            average_from=segment.average_from,
-            share=segment.share,
-            encoded=encoded(segment, segment_dim, sigmas["segment"]),
-        ),
+        _sized(_risk_task(risk, label, sigmas["risk"]), catalogue, cohort),
+        _sized(_segment_task(segment, sigmas["segment"]), catalogue, cohort),
         HistogramTask(
             kind="evaluation",
             name="evaluation",
@@ -233,3 +197,48 @@ def _tasks(
             ),
         ),
     )
+
+
+def _risk_task(choice: RiskChoice, label: LabelDefinition, sigma: float) -> RiskTask:
+    return RiskTask(
+        label=label.id,
+        label_sha256=label.sha256(),
+        model=choice.model,
+        hidden=choice.hidden,
+        rate=choice.rate,
+        average_from=choice.average_from,
+        share=choice.share,
+        encoded=_unsized(choice, sigma),
+    )
+
+
+def _segment_task(choice: SegmentChoice, sigma: float) -> SegmentTask:
+    return SegmentTask(
+        clusters=choice.clusters,
+        temperature=choice.temperature,
+        rate=choice.rate,
+        average_from=choice.average_from,
+        share=choice.share,
+        encoded=_unsized(choice, sigma),
+    )
+
+
+def _unsized(choice: BlockChoice, sigma: float) -> Encoded:
+    """A block of one lane: a model's size follows from its task, so the task is made first and sized after."""
+    return Encoded(dim=1, clip=choice.clip, bound=choice.bound, scale=1, sigma=sigma)
+
+
+def _sized(task: T, catalogue: Catalogue, cohort: Cohort) -> T:
+    """The task with as many lanes as its model has parameters, and the largest scale whose sum cannot overflow."""
+    block = task.encoded
+    dim = parameter_count(task, len(feature_names(catalogue)))
+    scale = largest_scale(
+        n=len(cohort.sites),
+        threshold=cohort.threshold,
+        colluders=cohort.colluders,
+        clip=block.clip,
+        bound=block.bound,
+        sigma=block.sigma,
+        dim=dim,
+    )
+    return task.model_copy(update={"encoded": block.model_copy(update={"dim": dim, "scale": scale})})

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from cameo_protocol.privacy.noise import hospital_sd
 
 from cameo_protocol.errors import Bug
 from cameo_protocol.layout import Layout, RoundKind
-from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan, SegmentTask
-from cameo_protocol.privacy.noise import hospital_sd
+from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan
 from cameo_protocol.secagg.encoding import encode
 
 if TYPE_CHECKING:
@@ -40,21 +40,6 @@ class Patients:
     allowed: Callable[[], npt.NDArray[np.bool_]]
 
 
-def trained_tasks(plan: RunPlan) -> tuple[RiskTask | SegmentTask, ...]:
-    """The tasks whose parameters travel with every round, in plan order."""
-    return tuple(task for task in plan.tasks if isinstance(task, RiskTask | SegmentTask))
-
-
-def split_parameters(plan: RunPlan, parameters: Floats) -> dict[str, Floats]:
-    """Cut the joint parameter vector of a round into task name -> (d,)."""
-    parts: dict[str, Floats] = {}
-    start = 0
-    for task in trained_tasks(plan):
-        parts[task.name] = parameters[start : start + task.encoded.dim]
-        start += task.encoded.dim
-    return parts
-
-
 class Contributor:
     """Computes this hospital's vectors for one run."""
 
@@ -74,7 +59,7 @@ class Contributor:
         """
         layout = self._plan.layout(kind)
         self._refresh()
-        parts = split_parameters(self._plan, parameters)
+        parts = {name: parameters[span] for name, span in self._plan.parameter_spans().items()}
         sums = self._gradient_sums(parts) if kind == "train" else self._histograms(kind, parts)
         return encode(layout, sums, self._noise_of(layout), self._random)
 
@@ -94,7 +79,7 @@ class Contributor:
 
         self._mask = allowed
         train = allowed & ~self._patients.held_out
-        for task in trained_tasks(self._plan):
+        for task in self._plan.trained():
             rows, target = train, None
             if isinstance(task, RiskTask):
                 outcome = self._patients.outcomes[task.label]
@@ -105,7 +90,7 @@ class Contributor:
     def _gradient_sums(self, parts: Mapping[str, Floats]) -> dict[str, npt.NDArray[Any]]:
         return {
             task.name: self._gradients[task.name].clipped_sum(parts[task.name], task.encoded.clip)
-            for task in trained_tasks(self._plan)
+            for task in self._plan.trained()
         }
 
     def _histograms(self, kind: RoundKind, parts: Mapping[str, Floats]) -> dict[str, npt.NDArray[Any]]:
@@ -124,6 +109,7 @@ class Contributor:
             if self._mask is None:
                 raise Bug("rows-unset", what="a histogram was asked for before the rows were chosen")
             rows = self._mask & side & ~np.isnan(outcome)
-            scores = risk_scores(risk, parts[risk.name], self._patients.features[rows])
+            features = self._patients.features[rows]
+            scores = risk_scores(risk, features.shape[1], parts[risk.name], features)
             sums[task.name] = score_histogram(scores, outcome[rows], task.bins)
         return sums

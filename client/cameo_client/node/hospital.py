@@ -12,16 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from cameo_protocol.secagg.messages import pack_share_message, unpack, unpack_shares
 
 from cameo_client.node.admission import Admitted, Gatekeeper
 from cameo_client.node.publication import Library
+from cameo_protocol.epochs import epoch_params
 from cameo_protocol.errors import PeerMisbehaved, Reject
-from cameo_protocol.layout import ROUND_KINDS
 from cameo_protocol.packet import Packet
-from cameo_protocol.plan import RunPlan
 from cameo_protocol.secagg import client as secagg
-from cameo_protocol.secagg.messages import pack_share_message, unpack, unpack_shares
-from cameo_protocol.secagg.params import EpochParams, Party, RoundStart
+from cameo_protocol.secagg.params import EpochParams, RoundStart
 from cameo_protocol.stages import (
     ACK,
     ADMIT,
@@ -94,7 +93,7 @@ class Hospital:
     """One hospital's answers. Thread-safe: messages are handled one after the other.
 
     journal: records what is about to leave and refuses a second time; it must be on disk when it returns.
-    report: called with (code, what) for the hospital's own log.
+    report: called with (code, what) for the hospital's own log. reach: called with the name of each failpoint.
     """
 
     def __init__(
@@ -104,12 +103,14 @@ class Hospital:
         journal: secagg.Journal,
         random: Callable[[int], bytes],
         report: Callable[[str, str], None],
+        reach: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._gate = gate
         self._library = library
         self._journal = journal
         self._random = random
         self._report = report
+        self._reach = reach
         self._phase: Phase = Idle()
         self._lock = threading.Lock()
         self._stages: dict[str, Callable[[Packet], Packet]] = {
@@ -131,7 +132,10 @@ class Hospital:
             return error_packet("unknown-stage")
         with self._lock:
             try:
-                return stage(packet)
+                self._reach(f"{packet.kind}-asked")
+                answer = stage(packet)
+                self._reach(f"{packet.kind}-answered")
+                return answer
             except PeerMisbehaved as error:
                 # What the other side sent is its own; naming it tells nothing about our patients.
                 self._report(error.code, error.what)
@@ -208,6 +212,7 @@ class Hospital:
         )
         secagg.check_start(living.state, start)
         admitted.charge(call)
+        self._reach("upload-charged")
         vector = admitted.contributor.noisy_vector(call.kind, parameters)
         state, header, masked = secagg.upload(living.state, start, vector, self._journal)
         self._phase = InRound(living, state)
@@ -243,21 +248,6 @@ class Hospital:
 
     def _end(self) -> None:
         self._phase = Idle()
-
-
-def epoch_params(plan: RunPlan, call: EpochCall) -> EpochParams:
-    """The epoch's public parameters as this hospital computes them from the plan it admitted."""
-    members = {site.index: site for site in plan.cohort.sites}
-    return EpochParams(
-        plan_id=bytes.fromhex(plan.plan_id()),
-        run_id=call.run,
-        epoch=call.epoch,
-        rounds=call.rounds,
-        threshold=plan.cohort.threshold,
-        colluders=plan.cohort.colluders,
-        layouts=tuple(layout for layout in map(plan.layout, ROUND_KINDS) if layout.blocks),
-        parties=tuple(Party(index=i, identity=bytes.fromhex(members[i].identity)) for i in call.parties),
-    )
 
 
 def _out_of_order(what: str) -> Reject:

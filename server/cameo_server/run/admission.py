@@ -37,7 +37,7 @@ def admit(parties: Parties, run: str, key: Ed25519PrivateKey) -> None:
     packet = invitation(parties, run, key)
     parties.active = set(parties.nodes)
     accepted = set()
-    for index, answer in parties.ask(ADMIT, {i: packet for i in parties.nodes}, parties.plan.deadlines.admit):
+    for index, answer in parties.ask(ADMIT, dict.fromkeys(parties.nodes, packet), parties.plan.deadlines.admit):
         if read_admission(parties, run, index, answer):
             accepted.add(index)
     parties.active = accepted

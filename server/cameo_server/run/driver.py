@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cameo_protocol.secagg.server import Cohort
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cameo_protocol.errors import CameoError, ExitCode, OperatorError
 from cameo_protocol.layout import RoundKind
 from cameo_protocol.packet import Packet
 from cameo_protocol.plan import RunPlan
-from cameo_protocol.secagg.server import Cohort
 from cameo_protocol.stages import ADMIT, FINISH, PUBLISH, RoundCall, finish_body
 from cameo_server.run.admission import admit, invitation, read_admission, require_threshold
 from cameo_server.run.epoch import set_up
@@ -189,5 +189,5 @@ class RunDriver:
     def _tell_all(self, packet: Packet, deadline: float) -> list[str]:
         """Tell the active hospitals and wait for their answers; leave the message for those that were lost."""
         self.parties.post({i: packet for i in self.parties.nodes if i not in self.parties.active})
-        requests = {i: packet for i in sorted(self.parties.active)}
+        requests = dict.fromkeys(sorted(self.parties.active), packet)
         return self.parties.names([i for i, _ in self.parties.ask(packet.kind, requests, deadline)])

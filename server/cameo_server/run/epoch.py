@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
+from cameo_protocol.secagg.messages import ShareMessage, pack, pack_shares, unpack_share_message
+
+from cameo_protocol.epochs import epoch_params
 from cameo_protocol.errors import Reject
-from cameo_protocol.layout import ROUND_KINDS
 from cameo_protocol.packet import Packet
 from cameo_protocol.secagg import server as secagg
-from cameo_protocol.secagg.messages import ShareMessage, pack, pack_shares, unpack_share_message
-from cameo_protocol.secagg.params import EpochParams, Party
 from cameo_protocol.stages import ADVERTISE, READY, SHARE, EpochCall
 from cameo_server.run.admission import require_threshold
 from cameo_server.run.party import Parties
-
-
-def epoch_params(parties: Parties, run: str, epoch: int, rounds: int) -> EpochParams:
-    """The public parameters of an epoch over the active hospitals."""
-    plan = parties.plan
-    return EpochParams(
-        plan_id=bytes.fromhex(plan.plan_id()),
-        run_id=run,
-        epoch=epoch,
-        rounds=rounds,
-        threshold=plan.cohort.threshold,
-        colluders=plan.cohort.colluders,
-        layouts=tuple(layout for layout in map(plan.layout, ROUND_KINDS) if layout.blocks),
-        parties=tuple(Party(index=i, identity=parties.identity(i)) for i in sorted(parties.active)),
-    )
 
 
 def set_up(parties: Parties, run: str, epoch: int, rounds: int) -> tuple[secagg.Cohort, int]:
@@ -37,21 +22,21 @@ def set_up(parties: Parties, run: str, epoch: int, rounds: int) -> tuple[secagg.
     while True:
         require_threshold(parties, "answered the set-up")
         members = frozenset(parties.active)
-        cohort = _attempt(parties, epoch_params(parties, run, epoch, rounds))
+        call = EpochCall(run=run, epoch=epoch, rounds=rounds, parties=tuple(sorted(members)))
+        cohort = _attempt(parties, call)
         if cohort is not None:
             parties.store.event("epoch", epoch=epoch, rounds=rounds, sites=parties.names(members))
             return cohort, epoch
         epoch += 1
 
 
-def _attempt(parties: Parties, params: EpochParams) -> secagg.Cohort | None:
+def _attempt(parties: Parties, call: EpochCall) -> secagg.Cohort | None:
     """One attempt; None when a hospital was lost or refused on the way (it is no longer active)."""
-    setup = secagg.open_setup(params)
-    indices = tuple(party.index for party in params.parties)
+    setup = secagg.open_setup(epoch_params(parties.plan, call))
+    indices = call.parties
     wait = parties.plan.deadlines.setup
-    call = EpochCall(run=params.run_id, epoch=params.epoch, rounds=params.rounds, parties=indices).encode()
     try:
-        adverts = _gather(parties, ADVERTISE, {i: Packet(ADVERTISE, call) for i in indices}, wait)
+        adverts = _gather(parties, ADVERTISE, {i: Packet(ADVERTISE, call.encode()) for i in indices}, wait)
         if adverts is None:
             return None
         advertised = secagg.collect_adverts(setup, {i: p.body for i, p in adverts.items()})

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from cameo_protocol.secagg.messages import pack
 
 from cameo_protocol.errors import Reject
 from cameo_protocol.packet import Packet
 from cameo_protocol.secagg import server as secagg
-from cameo_protocol.secagg.messages import pack
 from cameo_protocol.secagg.params import RoundStart
 from cameo_protocol.stages import ACK, REVEAL, UPLOAD, RoundCall
 from cameo_server.run.party import Parties
@@ -66,7 +66,7 @@ def run_round(parties: Parties, cohort: secagg.Cohort, call: RoundCall, paramete
     wait = parties.plan.deadlines.stage
     collecting = secagg.open_round(cohort, start)
     request = Packet(UPLOAD, call.encode(), parameters)
-    for index, packet in parties.ask(UPLOAD, {i: request for i in call.invited}, wait):
+    for index, packet in parties.ask(UPLOAD, dict.fromkeys(call.invited, request), wait):
         _take(parties, index, UPLOAD, lambda i=index, p=packet: collecting.add_upload(i, p.body, p.vector))
     survivors = collecting.close()
     watch.lap("upload")
@@ -74,7 +74,7 @@ def run_round(parties: Parties, cohort: secagg.Cohort, call: RoundCall, paramete
         return VoidRound(reason=survivors.reason, seconds=watch.seconds)
 
     request = Packet(ACK, pack(survivors.headers))
-    for index, packet in parties.ask(ACK, {i: request for i in sorted(survivors.headers)}, wait):
+    for index, packet in parties.ask(ACK, dict.fromkeys(sorted(survivors.headers), request), wait):
         _take(parties, index, ACK, lambda i=index, p=packet: survivors.add_ack(i, p.body))
     quorum = survivors.close()
     watch.lap("ack")
@@ -82,7 +82,7 @@ def run_round(parties: Parties, cohort: secagg.Cohort, call: RoundCall, paramete
         return VoidRound(reason=quorum.reason, seconds=watch.seconds)
 
     request = Packet(REVEAL, pack(quorum.acks))
-    for index, packet in parties.ask(REVEAL, {i: request for i in sorted(quorum.acks)}, wait):
+    for index, packet in parties.ask(REVEAL, dict.fromkeys(sorted(quorum.acks), request), wait):
         _take(parties, index, REVEAL, lambda i=index, p=packet: quorum.add_reveal(i, p.body))
     opened = quorum.close()
     watch.lap("reveal")

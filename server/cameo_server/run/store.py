@@ -1,4 +1,4 @@
-"""What a run leaves on the coordinator's disk: plan, events, checkpoints, opened sums, models. Nothing is overwritten in place.
+"""What a run leaves on the coordinator's disk: plan, events, checkpoints, opened sums, models.
 
 Everything here is what the coordinator may see: plans, stage times, survivors, noisy sums, models.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,28 +15,12 @@ from typing import Any
 import numpy as np
 
 from cameo_protocol.errors import OperatorError
+from cameo_server.home import write_file
 
 PLAN = "plan.json"
 EVENTS = "events.jsonl"
 CHECKPOINT = "checkpoint.npz"
 Arrays = dict[str, np.ndarray[Any, Any]]
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write, fsync, rename: after a crash the file is the old or the new one, whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise OperatorError(
-            "disk-write",
-            what=f"cannot write {path.name}: {error.strerror}",
-            do=f"free space on, or make writable, the folder {path.parent}; then resume the run",
-        ) from None
 
 
 class RunStore:
@@ -54,7 +37,7 @@ class RunStore:
             raise OperatorError(
                 "run-exists", what=f"the run {self.folder.name} exists already", do="start it under another name"
             )
-        write_atomic(self.folder / PLAN, plan)
+        write_file(self.folder / PLAN, plan)
 
     def plan(self) -> bytes:
         """The plan's canonical bytes as they were signed."""
@@ -79,13 +62,13 @@ class RunStore:
 
     def save_bytes(self, name: str, data: bytes) -> None:
         """Write a file of the run, atomically."""
-        write_atomic(self.folder / name, data)
+        write_file(self.folder / name, data)
 
     def save_arrays(self, name: str, arrays: Arrays) -> None:
         """Write named arrays as one .npz file, atomically."""
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
-        write_atomic(self.folder / name, buffer.getvalue())
+        write_file(self.folder / name, buffer.getvalue())
 
     def load_arrays(self, name: str) -> Arrays:
         """Read what `save_arrays` wrote; never unpickles."""

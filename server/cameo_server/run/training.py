@@ -10,16 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cameo_models.shapes import initial_parameters
-from cameo_protocol.plan import RiskTask, RunPlan, SegmentTask
+from cameo_protocol.plan import RunPlan
 from cameo_protocol.secagg.encoding import decode
 from cameo_server.optimizer import Descent, advance, from_arrays, start, to_arrays
 
 Floats = npt.NDArray[np.float64]
-
-
-def trained_tasks(plan: RunPlan) -> tuple[RiskTask | SegmentTask, ...]:
-    """The tasks whose parameters travel with every round, in plan order."""
-    return tuple(task for task in plan.tasks if isinstance(task, RiskTask | SegmentTask))
 
 
 @dataclass(frozen=True)
@@ -31,15 +26,15 @@ class Models:
     @classmethod
     def initial(cls, plan: RunPlan, features: int) -> Models:
         """The public starting point, which hospitals compute for themselves and compare."""
-        return cls({t.name: start(initial_parameters(t, features, plan.seed)) for t in trained_tasks(plan)})
+        return cls({t.name: start(initial_parameters(t, features, plan.seed)) for t in plan.trained()})
 
     def broadcast(self, plan: RunPlan) -> bytes:
         """The current parameters of all tasks in plan order, little-endian float32."""
-        return _joint([self.descents[task.name].params for task in trained_tasks(plan)])
+        return _joint([self.descents[task.name].params for task in plan.trained()])
 
     def result(self, plan: RunPlan) -> bytes:
         """The parameters to evaluate and publish (the mean of the late iterates), little-endian float32."""
-        return _joint([self.descents[task.name].result for task in trained_tasks(plan)])
+        return _joint([self.descents[task.name].result for task in plan.trained()])
 
     def after(self, plan: RunPlan, total: npt.NDArray[np.uint32]) -> Models:
         """The models after one opened training sum; the sum is divided by a public constant."""
@@ -54,7 +49,7 @@ class Models:
                     rounds=plan.training.rounds,
                     average_from=task.average_from,
                 )
-                for task in trained_tasks(plan)
+                for task in plan.trained()
             }
         )
 

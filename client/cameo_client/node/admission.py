@@ -1,0 +1,169 @@
+"""Whether this hospital takes part in a run, and what it then lets the coordinator ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cameo_client.ledger import Caps, Ledger
+from cameo_client.node.contribution import Contributor, Noise, Patients
+from cameo_models.shapes import initial_parameters, parameter_count
+from cameo_protocol.errors import CameoError, Reject
+from cameo_protocol.plan import Cohort, RunPlan, parse_plan
+from cameo_protocol.policy import Policy, check, check_coordinator
+from cameo_protocol.privacy.plan_check import check_plan
+from cameo_protocol.privacy.releases import plan_releases, round_releases
+from cameo_protocol.stages import Admission, Answer, EpochCall, Invitation, RoundCall, open_finish
+
+FLOAT32 = 4
+
+
+class PolicyRefusal(Exception):
+    """A plan that the officer's policy, or what is installed here, does not allow; independent of patient data."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Study:
+    """What a plan needs from this hospital's data: the rows, and how many features a model of it has."""
+
+    patients: Patients
+    features: int
+
+
+@dataclass
+class Admitted:
+    """A run that this hospital takes part in."""
+
+    run: str
+    plan: RunPlan
+    index: int
+    policy: Policy
+    ledger: Ledger
+    contributor: Contributor
+    features: int
+    last_epoch: int = field(default=-1)
+
+    def check_epoch(self, call: EpochCall) -> None:
+        """Refuse an epoch of another run, with too few or unapproved hospitals, too long, or older than the last."""
+        if call.run != self.run:
+            raise Reject("run-foreign", what="the epoch belongs to another run")
+        if self.index not in call.parties:
+            raise Reject("party-missing", what="the epoch leaves this hospital out")
+        if call.epoch <= self.last_epoch:
+            raise Reject("epoch-old", what=f"epoch {call.epoch} does not follow epoch {self.last_epoch}")
+        members = {site.index: site for site in self.plan.cohort.sites}
+        if not set(call.parties) <= members.keys():
+            raise Reject("party-unknown", what="the epoch names a hospital that is not in the plan")
+        terms = self.plan.cohort
+        if len(call.parties) < max(terms.threshold, self.policy.floors.hospitals):
+            raise Reject("cohort-too-small", what=f"{len(call.parties)} hospitals are too few for this policy")
+        cohort = Cohort(
+            sites=tuple(members[i] for i in call.parties), threshold=terms.threshold, colluders=terms.colluders
+        )
+        if refusals := check(self.policy, self.plan, cohort):
+            raise Reject(refusals[0].code, what=refusals[0].what)
+        if not 1 <= call.rounds <= self._most_rounds():
+            raise Reject("epoch-too-long", what=f"an epoch of {call.rounds} rounds; the plan has fewer")
+        self.last_epoch = call.epoch
+
+    def check_round(self, call: RoundCall, vector: bytes, epoch: int) -> npt.NDArray[np.float64]:
+        """The global model of a round, (d,) float64; refuses a foreign round and a model that is not the plan's."""
+        if call.run != self.run or call.epoch != epoch:
+            raise Reject("round-foreign", what="the round belongs to another run or epoch")
+        if not self.plan.layout(call.kind).blocks:
+            raise Reject("round-unplanned", what=f"the plan has no {call.kind} round")
+        if not 0 <= call.step <= self.plan.training.rounds:
+            raise Reject("round-unplanned", what=f"step {call.step} of {self.plan.training.rounds}")
+        size = sum(task.encoded.dim for task in self.plan.trained())
+        if len(vector) != size * FLOAT32:
+            raise Reject("model-shape", what=f"{len(vector)} bytes for a model of {size} parameters")
+        parameters = np.frombuffer(vector, dtype="<f4")
+        if not np.isfinite(parameters).all():
+            raise Reject("model-not-finite", what="the model holds a number that is not finite")
+        if call.step == 0 and not np.array_equal(parameters, self._initial()):
+            raise Reject("model-not-initial", what="the first model is not the one that the plan determines")
+        return parameters.astype(np.float64)
+
+    def charge(self, call: RoundCall) -> None:
+        """Commit what this round releases to the ledger, on disk; refuses a second charge of one round."""
+        self.ledger.commit(self.run, call.epoch, call.round_no, call.kind, round_releases(self.plan, call.kind))
+
+    def _initial(self) -> npt.NDArray[np.float32]:
+        parts = [initial_parameters(task, self.features, self.plan.seed) for task in self.plan.trained()]
+        return np.concatenate(parts).astype("<f4")
+
+    def _most_rounds(self) -> int:
+        training = self.plan.training
+        return training.rounds + training.spare + sum(map(self.plan.rounds_of, ("recalibrate", "evaluate")))
+
+
+@dataclass
+class Gatekeeper:
+    """Decides on invitations.
+
+    coordinator: 32-byte key that signs plans. policy: reads the officer's policy as it is now. study: loads what a
+    plan needs from the data; raises OperatorError when the data or their quality do not allow it. report:
+    (code, what) into the hospital's own log: the reason of a decline never leaves.
+    """
+
+    site: str
+    coordinator: bytes
+    identity: Ed25519PrivateKey
+    policy: Callable[[], Policy]
+    study: Callable[[RunPlan], Study]
+    ledger: Ledger
+    noise: Noise
+    random: Callable[[int], bytes]
+    report: Callable[[str, str], None]
+
+    def consider(self, body: bytes) -> tuple[Admitted | None, bytes]:
+        """The signed answer to an invitation, and the admitted run when the answer is accept.
+
+        A plan that is not the coordinator's or not sound is a `Reject`.
+        """
+        invitation = Invitation.open(body, self.coordinator)
+        plan = parse_plan(invitation.plan)
+        index = self._own_index(plan)
+        check_plan(plan)
+        answer: Answer = "accept"
+        admitted = None
+        try:
+            admitted = self._admit(invitation.run, plan, index)
+        except PolicyRefusal as refusal:
+            answer = "declined-policy"
+            self.report("declined-policy", str(refusal))
+        except CameoError as error:
+            answer = "declined-local"
+            self.report(error.code, error.what)
+        admission = Admission(run=invitation.run, plan_id=bytes.fromhex(plan.plan_id()), answer=answer)
+        return admitted, admission.seal(self.identity)
+
+    def finish(self, body: bytes) -> None:
+        """The coordinator says that a run ended without a result: what was reserved and not spent is free again."""
+        self.ledger.close(open_finish(body, self.coordinator))
+
+    def _own_index(self, plan: RunPlan) -> int:
+        own = self.identity.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        for site in plan.cohort.sites:
+            if site.name == self.site and site.identity == own.hex():
+                return site.index
+        raise Reject("not-invited", what="the plan's roster does not hold this hospital with its own key")
+
+    def _admit(self, run: str, plan: RunPlan, index: int) -> Admitted:
+        policy = self.policy()
+        refusals = check_coordinator(policy, self.coordinator) + check(policy, plan, plan.cohort)
+        if refusals:
+            raise PolicyRefusal("; ".join(f"{r.code} ({r.field}): {r.what}" for r in refusals))
+        study = self.study(plan)
+        for task in plan.trained():
+            if task.encoded.dim != parameter_count(task, study.features):
+                raise PolicyRefusal(f"task {task.name} has another number of parameters than its model here")
+        caps = Caps(dataset=policy.caps.epsilon_per_data_set, year=policy.caps.epsilon_per_year)
+        self.ledger.reserve(run, plan.plan_id(), plan_releases(plan), caps)
+        contributor = Contributor(plan, study.patients, self.noise, self.random)
+        return Admitted(run, plan, index, policy, self.ledger, contributor, study.features)
