@@ -84,7 +84,8 @@ stamped() {
 doing() {
     local line
     line="$(tail -n 1 "$1" 2>/dev/null | tr -cd '[:print:]')"
-    printf '%s' "${line#"${line%%[! ]*}"}"
+    line="${line#"${line%%[! ]*}"}"
+    printf '%s' "${line:0:100}"
 }
 
 # step TITLE COMMAND…: runs a program with its output in a log; shows what it is doing and for how long.
@@ -98,10 +99,10 @@ step() {
     "$@" >"$log" 2>&1 </dev/null &
     pid=$!
     # A background child of a script ignores Ctrl-C, so it is ended by hand.
-    trap 'kill "$pid" 2>/dev/null; rm -f "$log"; say ""; fail interrupted "$title did not finish" "run the same command again"' INT TERM
+    trap 'kill "$pid" 2>/dev/null; rm -f "$log"; say ""; say "interrupted; run the same command again to go on"; exit 130' INT TERM
     [ -t 2 ] || say "$title …"
     while kill -0 "$pid" 2>/dev/null; do
-        sleep 0.2
+        sleep 0.1
         if [ -t 2 ]; then
             printf '\r\033[K%.*s' "$((width - 1))" "$title … $((SECONDS - start))s  $(doing "$log")" >&2
         elif [ $((SECONDS - start - shown)) -ge 20 ]; then
@@ -127,7 +128,7 @@ PIP_INSTALL=("$CAMEO_VENV/bin/python" -m pip install --progress-bar off -c "$CAM
 # torch_choice PIN: asks pip what it would get. Prints "have", "default" (a CPU build) or "cuda".
 torch_choice() {
     local report
-    report="$("$CAMEO_VENV/bin/python" -m pip install --dry-run --no-deps --quiet --report - "$1" </dev/null)" || return 1
+    report="$("$CAMEO_VENV/bin/python" -m pip install --dry-run --no-deps -qq --report - "$1" </dev/null)" || return 1
     "$CAMEO_VENV/bin/python" -I -c '
 import json, sys
 chosen = [item["metadata"] for item in json.load(sys.stdin)["install"]]
@@ -189,10 +190,11 @@ hold_lock() {
     exec 9<>"$CAMEO_ROOT/constraints.txt"
     "$python" -I -S -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2>/dev/null && return 0
     say "another script is setting up this checkout; waiting for it"
-    "$python" -I -S -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
+    "$python" -I -S -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' 2>/dev/null ||
+        fail lock-failed "constraints.txt cannot be locked" "put the checkout on a local file system, then run this again"
 }
 
-# bootstrap [dev]: afterwards $CAMEO_VENV/bin holds python, cameo and cameo-node (and, with dev, the test tools).
+# bootstrap base|dev: afterwards $CAMEO_VENV/bin holds python, cameo and cameo-node (with dev, the test tools too).
 bootstrap() {
     local features="base" extras="" had=""
     [ "${1:-}" != dev ] || features="base dev"

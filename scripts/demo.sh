@@ -4,5 +4,5 @@
 set -euo pipefail
 # shellcheck source=scripts/bootstrap.sh
 . "$(dirname "${BASH_SOURCE[0]}")/bootstrap.sh"
-bootstrap
+bootstrap base
 exec "$CAMEO_VENV/bin/cameo" demo "$@"
