@@ -1,0 +1,5 @@
+"""Flower, from a hospital's side."""
+
+from cameo_protocol.quiet import quiet_flower
+
+quiet_flower()

@@ -1,0 +1,116 @@
+"""One exchange: a packet to each hospital, and their answers as they come, until a deadline of ours."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+from flwr.app import Message, RecordDict
+from flwr.common.constant import SUPERLINK_NODE_ID  # noqa: F401
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable import inflatable_utils
+from flwr.superlink.grid import http_grid
+
+from cameo_protocol.errors import Reject
+from cameo_protocol.packet import Packet
+from cameo_server.flower.records import from_record, to_record
+
+log = logging.getLogger(__name__)
+# Waits between two looks for answers, in seconds: short at first, longer while nothing comes.
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _GROWTH = 0.01, 0.2, 1.3
+# An answer can be seen a moment before its objects are there; Flower would wait 1 s.
+_OBJECT_BACKOFF_S, _OBJECT_BACKOFF_CAP_S = 0.02, 0.25
+_LEAST_OBJECT_WAIT_S = 1.0
+# Beyond the deadline a message is of no use: a hospital that comes back later must not act on it.
+_TTL_MARGIN_S = 1.0
+
+
+class Exchange:
+    """Asks hospitals over any Flower `Grid`: in process, Ray simulation or real processes."""
+
+    def __init__(self, grid: Grid, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._grid, self._sleep = grid, sleep
+
+    def ask(
+        self,
+        requests: Mapping[int, Packet],
+        deadline_s: float,
+        wanted: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Iterator[tuple[int, Packet]]:
+        """Send one packet to each node now; iterate over (node id, answer) as they come.
+
+        requests: by Flower node id. deadline_s: seconds from this call, > 0. wanted: end as soon as so many answered.
+        The iteration ends when all or enough answered, or at the deadline after a last look. A node that answers with
+        an error or something that is no packet, or is unknown or offline, yields nothing; its code is logged. Each
+        node yields at most once. Equal packets are serialised and uploaded once.
+        """
+        end = clock() + deadline_s
+        records: dict[Packet, RecordDict] = {}
+        nodes = list(requests)
+        messages = []
+        for node in nodes:
+            packet = requests[node]
+            if packet not in records:
+                records[packet] = to_record(packet)
+            messages.append(Message(records[packet], node, "query", ttl=deadline_s + _TTL_MARGIN_S))
+        ids = self._grid.push_messages(messages) if messages else []
+        pending = {i: node for i, node in zip(ids, nodes, strict=True) if i}
+        for node in set(nodes) - set(pending.values()):
+            log.warning("node %d: dropped, node-unknown", node)
+        return self._answers(pending, end, len(pending) if wanted is None else wanted, clock)
+
+    def _answers(
+        self, pending: dict[str, int], end: float, wanted: int, clock: Callable[[], float]
+    ) -> Iterator[tuple[int, Packet]]:
+        got, wait = 0, _FIRST_WAIT_S
+        while pending and got < wanted:
+            last_look = clock() >= end
+            answers = self._pull(list(pending), end - clock())
+            for message in answers:
+                node = pending.pop(message.metadata.reply_to_message_id, None)
+                packet = None if node is None else _open(node, message)
+                if node is not None and packet is not None:
+                    got += 1
+                    yield node, packet
+            if last_look:
+                return
+            wait = _FIRST_WAIT_S if answers else min(wait * _GROWTH, _LONGEST_WAIT_S)
+            if pending and got < wanted:
+                self._sleep(max(0.0, min(wait, end - clock())))
+
+    def _pull(self, ids: list[str], left_s: float) -> list[Message]:
+        if isinstance(self._grid, http_grid.HttpGrid):
+            _set_object_patience(max(left_s, _LEAST_OBJECT_WAIT_S))
+        return list(self._grid.pull_messages(ids))
+
+
+def _set_object_patience(seconds: float) -> None:
+    """How long and how often `HttpGrid` looks for the objects of an answer; it offers no setting (contract-tested)."""
+    http_grid.pull_objects = partial(  # type: ignore[attr-defined]
+        inflatable_utils.pull_objects,
+        max_time=seconds,
+        initial_backoff=_OBJECT_BACKOFF_S,
+        backoff_cap=_OBJECT_BACKOFF_CAP_S,
+    )
+
+
+def _open(node: int, message: Message) -> Packet | None:
+    """The packet in an answer, or None with the reason logged."""
+    if message.has_error():
+        log.warning("node %d: dropped, %s", node, _code(message))
+        return None
+    try:
+        return from_record(message.content)
+    except Reject as error:
+        log.warning("node %d: dropped, %s", node, error.code)
+        return None
+
+
+def _code(message: Message) -> str:
+    """The code in an error answer, kept only if it looks like one: it comes from the other side."""
+    reason = message.error.reason or ""
+    plain = len(reason) <= 64 and reason.replace("-", "").isalnum() and reason.isascii()
+    return reason if plain else f"flower-error-{message.error.code}"
