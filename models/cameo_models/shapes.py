@@ -19,7 +19,7 @@ Parameters = NDArray[np.float64]
 
 # Half-width of the box in which prototypes start. Features lie in [-1, 1]; a small box keeps every prototype
 # in reach of some patients whatever the data, a zero box would never separate.
-PROTOTYPE_BOX = 0.3
+PROTOTYPE_BOX = 0.1
 
 
 def parameter_shapes(task: ModelTask, features: int) -> dict[str, tuple[int, ...]]:
@@ -79,4 +79,12 @@ def initial_parameters(task: ModelTask, features: int, seed: int) -> Parameters:
         else:
             width = 1.0 / math.sqrt(shape[1])
         tensors[name] = rng.uniform(-1.0, 1.0, size=shape) * width
+    return flatten(task, features, tensors)
+
+
+def recalibrated(task: RiskTask, features: int, params: Parameters, slope: float, intercept: float) -> Parameters:
+    """Parameters (d,) whose logit is slope * logit + intercept; the last, linear layer takes the correction in."""
+    tensors = unflatten(task, features, params)
+    tensors["output.weight"] *= slope
+    tensors["output.bias"] = tensors["output.bias"] * slope + intercept
     return flatten(task, features, tensors)
