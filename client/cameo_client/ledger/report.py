@@ -1,0 +1,178 @@
+"""What `cameo-node ledger` shows: one JSON-able object, and the same as text. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from cameo_client.ledger.book import WINDOW_DAYS, Book, Line, Run, lines_of
+from cameo_client.ledger.entries import Caps
+
+SCHEMA_VERSION = 1
+_BAR = 30
+
+
+class Point(NamedTuple):
+    """Epsilon of everything committed up to an entry. at: seconds since 1970."""
+
+    entry: int
+    at: int
+    run: str
+    epsilon: float
+
+
+def by_task(book: Book) -> dict[str, float]:
+    """Task -> epsilon of its committed releases alone, in order of first use."""
+    return {task: book.epsilon(lines) for task, lines in _by_task(book.spent).items()}
+
+
+def curve(book: Book, points: int) -> tuple[Point, ...]:
+    """Epsilon after at most `points` (>= 1) of the commits, evenly spread; the last commit is always one."""
+    commits = list(book.rounds.values())
+    step = max(1, -(-len(commits) // max(points, 1)))
+    total: Counter[Line] = Counter()
+    found: list[Point] = []
+    for number, (entry, head) in enumerate(commits, start=1):
+        total.update(lines_of(entry.releases))
+        if number % step == 0 or number == len(commits):
+            found.append(Point(head.entries, entry.at, entry.run, book.epsilon(total)))
+    return tuple(found)
+
+
+def report(book: Book, now: int, caps: Caps | None) -> dict[str, Any]:
+    """The whole ledger, JSON-able. caps: the policy's, for what is left; without them nothing is said about that."""
+    opened, reserved, window = book.opened, book.reserved(), book.window(now)
+    if opened is None:
+        return {"schema_version": SCHEMA_VERSION, "entries": 0}
+    held, held_in_year = book.epsilon(book.spent, reserved), book.epsilon(window, reserved)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "data_set": opened.dataset,
+        "unit": "patient",
+        "delta": opened.delta,
+        "opened_at": _time(opened.at),
+        "now": _time(now),
+        "head": {"entries": book.head.entries, "hash": book.head.hash.hex()},
+        "spent": book.epsilon(book.spent),
+        "reserved": book.epsilon(reserved),
+        "spent_and_reserved": held,
+        "year": {
+            "days": WINDOW_DAYS,
+            "spent": book.epsilon(window),
+            "spent_and_reserved": held_in_year,
+        },
+        "caps": _caps(caps, held, held_in_year),
+        "tasks": _tasks(book, reserved),
+        "years": {str(year): book.epsilon(lines) for year, lines in _by_year(book).items()},
+        "runs": [_run(book, name, run) for name, run in book.runs.items()],
+        "curve": [{"entry": p.entry, "at": _time(p.at), "run": p.run, "epsilon": p.epsilon} for p in curve(book, 60)],
+    }
+
+
+def render(found: dict[str, Any]) -> str:
+    """A report as plain text for a terminal."""
+    return "\n".join(_lines(found)) + "\n"
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    yield f"Privacy ledger of data set {found['data_set']}, opened {found['opened_at'][:10]}"
+    yield f"Every number is epsilon of one patient at delta {found['delta']:.3g}; parts do not add up to the whole."
+    yield ""
+    yield f"  spent for ever        {found['spent']:8.3f}"
+    yield f"  with open runs        {found['spent_and_reserved']:8.3f}"
+    yield f"  spent in {found['year']['days']} days     {found['year']['spent']:8.3f}"
+    yield f"  with open runs        {found['year']['spent_and_reserved']:8.3f}"
+    caps = found["caps"]
+    if caps:
+        yield f"  left for ever         {caps['left_data_set']:8.3f} of {caps['data_set']:g}"
+        yield f"  left in {found['year']['days']} days      {caps['left_year']:8.3f} of {caps['year']:g}"
+        yield "  Only the data protection officer changes the caps, in policy.yaml; nothing resets what is spent."
+    for title, rows in (("task", _task_rows(found)), ("run", _run_rows(found)), ("curve", _curve_rows(found))):
+        if rows:
+            yield ""
+            yield f"By {title}" if title != "curve" else "Spent after each round (thinned)"
+            yield from rows
+    yield ""
+    yield f"{found['head']['entries']} entries, head {found['head']['hash'][:16]}"
+
+
+def _task_rows(found: dict[str, Any]) -> list[str]:
+    return [
+        f"  {row['task']:<20} {row['releases']:6d} released {row['spent']:8.3f}  {row['releases_reserved']:6d} reserved"
+        for row in found["tasks"]
+    ]
+
+
+def _run_rows(found: dict[str, Any]) -> list[str]:
+    return [
+        f"  {row['run'][:20]:<20} {row['rounds']:6d} rounds   {row['spent']:8.3f}  {row['state']}, {row['at'][:10]}"
+        for row in found["runs"]
+    ]
+
+
+def _curve_rows(found: dict[str, Any]) -> list[str]:
+    points = found["curve"]
+    highest = max((point["epsilon"] for point in points), default=0.0) or 1.0
+    return [
+        f"  {point['at'][:10]} {point['epsilon']:8.3f} {'#' * round(_BAR * point['epsilon'] / highest)}"
+        for point in points
+    ]
+
+
+def _caps(caps: Caps | None, held: float, held_in_year: float) -> dict[str, float] | None:
+    if caps is None:
+        return None
+    return {
+        "data_set": caps.dataset,
+        "year": caps.year,
+        "left_data_set": max(0.0, caps.dataset - held),
+        "left_year": max(0.0, caps.year - held_in_year),
+    }
+
+
+def _tasks(book: Book, reserved: Counter[Line]) -> list[dict[str, Any]]:
+    spent, waiting = _by_task(book.spent), _by_task(reserved)
+    return [
+        {
+            "task": task,
+            "spent": book.epsilon(spent.get(task, Counter())),
+            "releases": spent.get(task, Counter()).total(),
+            "reserved": book.epsilon(waiting.get(task, Counter())),
+            "releases_reserved": waiting.get(task, Counter()).total(),
+        }
+        for task in dict.fromkeys([*spent, *waiting])
+    ]
+
+
+def _run(book: Book, name: str, run: Run) -> dict[str, Any]:
+    return {
+        "run": name,
+        "plan": run.reserved.plan,
+        "at": _time(run.reserved.at),
+        "state": "closed" if run.closed else "open",
+        "rounds": run.rounds,
+        "spent": book.epsilon(run.spent),
+        "reserved": 0.0 if run.closed else book.epsilon(run.unused),
+    }
+
+
+def _by_task(total: Counter[Line]) -> dict[str, Counter[Line]]:
+    found: dict[str, Counter[Line]] = {}
+    for line, count in total.items():
+        if count > 0:
+            found.setdefault(line[0], Counter())[line] += count
+    return found
+
+
+def _by_year(book: Book) -> dict[int, Counter[Line]]:
+    found: dict[int, Counter[Line]] = {}
+    for day, lines in sorted(book.days.items()):
+        year = datetime.fromtimestamp(day * 86_400, UTC).year
+        found.setdefault(year, Counter()).update(lines)
+    return found
+
+
+def _time(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
