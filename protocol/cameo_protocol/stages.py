@@ -29,6 +29,8 @@ FINISH: Final = "finish"
 ERROR: Final = "error"
 
 MAX_BODY: Final = 64 << 20
+MAX_SETUP_ITEM: Final = 4 << 20
+MAX_ROUND_ITEM: Final = 1 << 14
 Answer = Literal["accept", "declined-policy", "declined-local"]
 ANSWERS: Final[tuple[Answer, ...]] = ("accept", "declined-policy", "declined-local")
 
@@ -203,6 +205,19 @@ def error_code(body: bytes) -> str:
         return "unreadable"
     code = value.get("code") if isinstance(value, dict) else None
     return code if isinstance(code, str) and len(code) <= 64 else "unreadable"
+
+
+def pair(first: bytes, second: bytes) -> bytes:
+    """Two byte strings as one body."""
+    return canonical.encode([first, second])
+
+
+def unpair(body: bytes) -> tuple[bytes, bytes]:
+    """The inverse of `pair`; otherwise `Reject`."""
+    match canonical.decode(body, max_bytes=MAX_BODY):
+        case [bytes(first), bytes(second)]:
+            return first, second
+    raise Reject("message-malformed", what="not a pair of byte strings")
 
 
 def _indices(value: list[Any]) -> tuple[int, ...]:

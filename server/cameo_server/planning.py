@@ -181,8 +181,8 @@ def _tasks(
         ],
     )
     return (
-        _sized(_risk_task(risk, label, sigmas["risk"]), catalogue, cohort),
-        _sized(_segment_task(segment, sigmas["segment"]), catalogue, cohort),
+        _sized(_risk_task(risk, label, sigmas["risk"]), catalogue, cohort, privacy),
+        _sized(_segment_task(segment, sigmas["segment"]), catalogue, cohort, privacy),
         HistogramTask(
             kind="evaluation",
             name="evaluation",
@@ -228,17 +228,18 @@ def _unsized(choice: BlockChoice, sigma: float) -> Encoded:
     return Encoded(dim=1, clip=choice.clip, bound=choice.bound, scale=1, sigma=sigma)
 
 
-def _sized(task: T, catalogue: Catalogue, cohort: Cohort) -> T:
+def _sized(task: T, catalogue: Catalogue, cohort: Cohort, privacy: PrivacyTerms) -> T:
     """The task with as many lanes as its model has parameters, and the largest scale whose sum cannot overflow."""
     block = task.encoded
     dim = parameter_count(task, len(feature_names(catalogue)))
     scale = largest_scale(
-        n=len(cohort.sites),
-        threshold=cohort.threshold,
-        colluders=cohort.colluders,
+        dim=dim,
         clip=block.clip,
         bound=block.bound,
         sigma=block.sigma,
-        dim=dim,
+        n=len(cohort.sites),
+        t=cohort.threshold,
+        c=cohort.colluders,
+        local=privacy.mode == "local",
     )
     return task.model_copy(update={"encoded": block.model_copy(update={"dim": dim, "scale": scale})})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from cameo_protocol.privacy.plan_check import check_plan
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -16,7 +17,6 @@ from cameo_models.shapes import initial_parameters, parameter_count
 from cameo_protocol.errors import CameoError, Reject
 from cameo_protocol.plan import Cohort, RunPlan, parse_plan
 from cameo_protocol.policy import Policy, check, check_coordinator
-from cameo_protocol.privacy.plan_check import check_plan
 from cameo_protocol.privacy.releases import plan_releases, round_releases
 from cameo_protocol.stages import Admission, Answer, EpochCall, Invitation, RoundCall, open_finish
 
@@ -56,20 +56,23 @@ class Admitted:
             raise Reject("party-missing", what="the epoch leaves this hospital out")
         if call.epoch <= self.last_epoch:
             raise Reject("epoch-old", what=f"epoch {call.epoch} does not follow epoch {self.last_epoch}")
-        members = {site.index: site for site in self.plan.cohort.sites}
-        if not set(call.parties) <= members.keys():
-            raise Reject("party-unknown", what="the epoch names a hospital that is not in the plan")
-        terms = self.plan.cohort
-        if len(call.parties) < max(terms.threshold, self.policy.floors.hospitals):
-            raise Reject("cohort-too-small", what=f"{len(call.parties)} hospitals are too few for this policy")
-        cohort = Cohort(
-            sites=tuple(members[i] for i in call.parties), threshold=terms.threshold, colluders=terms.colluders
-        )
-        if refusals := check(self.policy, self.plan, cohort):
-            raise Reject(refusals[0].code, what=refusals[0].what)
+        self.check_cohort(call.parties)
         if not 1 <= call.rounds <= self._most_rounds():
             raise Reject("epoch-too-long", what=f"an epoch of {call.rounds} rounds; the plan has fewer")
         self.last_epoch = call.epoch
+
+    def check_cohort(self, parties: tuple[int, ...]) -> None:
+        """Refuse hospitals that the policy does not approve, or too few of them."""
+        members = {site.index: site for site in self.plan.cohort.sites}
+        if not set(parties) <= members.keys():
+            raise Reject("party-unknown", what="the epoch names a hospital that is not in the plan")
+        terms = self.plan.cohort
+        if len(parties) < max(terms.threshold, self.policy.floors.hospitals):
+            raise Reject("cohort-too-small", what=f"{len(parties)} hospitals are too few for this policy")
+        sites = tuple(members[i] for i in parties)
+        cohort = Cohort(sites=sites, threshold=terms.threshold, colluders=terms.colluders)
+        if refusals := check(self.policy, self.plan, cohort):
+            raise Reject(refusals[0].code, what=refusals[0].what)
 
     def check_round(self, call: RoundCall, vector: bytes, epoch: int) -> npt.NDArray[np.float64]:
         """The global model of a round, (d,) float64; refuses a foreign round and a model that is not the plan's."""

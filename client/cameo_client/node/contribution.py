@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from cameo_protocol.privacy.noise import hospital_sd
 
 from cameo_protocol.errors import Bug
 from cameo_protocol.layout import Layout, RoundKind
 from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan
+from cameo_protocol.privacy.noise import hospital_sd
 from cameo_protocol.secagg.encoding import encode
 
 if TYPE_CHECKING:

@@ -12,20 +12,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from cameo_protocol.secagg.messages import pack_share_message, unpack, unpack_shares
 
 from cameo_client.node.admission import Admitted, Gatekeeper
 from cameo_client.node.publication import Library
 from cameo_protocol.epochs import epoch_params
 from cameo_protocol.errors import PeerMisbehaved, Reject
 from cameo_protocol.packet import Packet
-from cameo_protocol.secagg import client as secagg
-from cameo_protocol.secagg.params import EpochParams, RoundStart
+from cameo_protocol.secagg.client_round import Acked, Live, Uploaded, acknowledge, reveal, upload
+from cameo_protocol.secagg.client_setup import Advertised, Shared, advertise, ready, share
+from cameo_protocol.secagg.journal import Journal
+from cameo_protocol.secagg.messages import pack, unpack
+from cameo_protocol.secagg.params import RoundStart, check_start
 from cameo_protocol.stages import (
     ACK,
     ADMIT,
     ADVERTISE,
     FINISH,
+    MAX_ROUND_ITEM,
+    MAX_SETUP_ITEM,
     PUBLISH,
     READY,
     REVEAL,
@@ -34,6 +38,8 @@ from cameo_protocol.stages import (
     EpochCall,
     RoundCall,
     error_packet,
+    pair,
+    unpair,
 )
 
 FAILED_LOCALLY = "failed-local"
@@ -45,7 +51,7 @@ class Advertising:
     """After the first message of an epoch's set-up."""
 
     admitted: Admitted
-    state: secagg.Advertised
+    state: Advertised
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Sharing:
     """After the second message of an epoch's set-up."""
 
     admitted: Admitted
-    state: secagg.Shared
+    state: Shared
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,8 @@ class Living:
     """The epoch is set up: rounds may be asked for."""
 
     admitted: Admitted
-    params: EpochParams
-    state: secagg.Live
+    epoch: int
+    state: Live
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class InRound:
     """A vector of this round has been handed out."""
 
     living: Living
-    state: secagg.Uploaded
+    state: Uploaded
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Acknowledged:
     """One survivor set of this round has been acknowledged."""
 
     living: Living
-    state: secagg.Acked
+    state: Acked
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class Hospital:
         self,
         gate: Gatekeeper,
         library: Library,
-        journal: secagg.Journal,
+        journal: Journal,
         random: Callable[[int], bytes],
         report: Callable[[str, str], None],
         reach: Callable[[str], None] = lambda point: None,
@@ -169,23 +175,25 @@ class Hospital:
         call = EpochCall.decode(packet.body)
         admitted.check_epoch(call)
         params = epoch_params(admitted.plan, call)
-        state, advert = secagg.advertise(params, admitted.index, self._gate.identity, self._random)
+        state, advert = advertise(params, admitted.index, self._gate.identity, self._random)
         self._phase = Advertising(admitted, state)
         return Packet(ADVERTISE, advert)
 
     def _share(self, packet: Packet) -> Packet:
         if not isinstance(self._phase, Advertising):
             raise _out_of_order("shares were asked for before keys were advertised")
-        state, message = secagg.share(self._phase.state, unpack(packet.body), self._random)
+        adverts = unpack(packet.body, max_item_bytes=MAX_SETUP_ITEM)
+        self._phase.admitted.check_cohort(tuple(sorted(adverts)))
+        state, message = share(self._phase.state, adverts, self._random)
         self._phase = Sharing(self._phase.admitted, state)
-        return Packet(SHARE, pack_share_message(message))
+        return Packet(SHARE, pair(message.envelope, pack(message.boxes)))
 
     def _ready(self, packet: Packet) -> Packet:
         if not isinstance(self._phase, Sharing):
             raise _out_of_order("readiness was asked for before shares were made")
-        envelopes, boxes = unpack_shares(packet.body)
-        live, answer = secagg.ready(self._phase.state, envelopes, boxes)
-        self._phase = Living(self._phase.admitted, live.params, live)
+        envelopes, boxes = (unpack(part, max_item_bytes=MAX_SETUP_ITEM) for part in unpair(packet.body))
+        live, answer = ready(self._phase.state, envelopes, boxes, self._journal)
+        self._phase = Living(self._phase.admitted, live.cohort.params.epoch, live)
         return Packet(READY, answer)
 
     # --- a round ------------------------------------------------------------------------------------------------
@@ -203,18 +211,21 @@ class Hospital:
         living = self._living()
         call = RoundCall.decode(packet.body)
         admitted = living.admitted
-        parameters = admitted.check_round(call, packet.vector, living.params.epoch)
+        parameters = admitted.check_round(call, packet.vector, living.epoch)
         start = RoundStart(
             round_no=call.round_no,
             kind=call.kind,
             invited=frozenset(call.invited),
             model_hash=call.model_hash(packet.vector),
         )
-        secagg.check_start(living.state, start)
+        live = living.state
+        check_start(live.cohort.params, live.cohort.members, start)
+        if start.round_no < live.floor:
+            raise Reject("round-spent", what=f"round {start.round_no} is over here; the next may be {live.floor}")
         admitted.charge(call)
         self._reach("upload-charged")
         vector = admitted.contributor.noisy_vector(call.kind, parameters)
-        state, header, masked = secagg.upload(living.state, start, vector, self._journal)
+        state, header, masked = upload(live, start, vector)
         self._phase = InRound(living, state)
         return Packet(UPLOAD, header, np.ascontiguousarray(masked, dtype="<u4").tobytes())
 
@@ -222,7 +233,8 @@ class Hospital:
         if not isinstance(self._phase, InRound):
             raise _out_of_order("an acknowledgement was asked for outside a round")
         living = self._phase.living
-        state, answer = secagg.acknowledge(living.state, self._phase.state, unpack(packet.body), self._journal)
+        headers = unpack(packet.body, max_item_bytes=MAX_ROUND_ITEM)
+        state, answer = acknowledge(living.state, self._phase.state, headers)
         self._phase = Acknowledged(living, state)
         return Packet(ACK, answer)
 
@@ -230,7 +242,8 @@ class Hospital:
         if not isinstance(self._phase, Acknowledged):
             raise _out_of_order("shares were asked for before an acknowledgement")
         living = self._phase.living
-        answer = secagg.reveal(living.state, self._phase.state, unpack(packet.body), self._journal)
+        acks = unpack(packet.body, max_item_bytes=MAX_ROUND_ITEM)
+        answer = reveal(living.state, self._phase.state, acks)
         self._phase = living
         return Packet(REVEAL, answer)
 

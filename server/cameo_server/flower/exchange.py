@@ -25,6 +25,8 @@ _OBJECT_BACKOFF_S, _OBJECT_BACKOFF_CAP_S = 0.02, 0.25
 _LEAST_OBJECT_WAIT_S = 1.0
 # Beyond the deadline a message is of no use: a hospital that comes back later must not act on it.
 _TTL_MARGIN_S = 1.0
+# How long a posted message waits for a hospital to come back.
+_KEPT_S = 3600.0
 
 
 class Exchange:
@@ -32,6 +34,7 @@ class Exchange:
 
     def __init__(self, grid: Grid, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._grid, self._sleep = grid, sleep
+        self._posted: dict[str, int] = {}
 
     def ask(
         self,
@@ -48,6 +51,24 @@ class Exchange:
         node yields at most once. Equal packets are serialised and uploaded once.
         """
         end = clock() + deadline_s
+        pending = self._push(requests, deadline_s + _TTL_MARGIN_S)
+        return self._answers(pending, end, len(pending) if wanted is None else wanted, clock)
+
+    def post(self, requests: Mapping[int, Packet], keep_s: float = _KEPT_S) -> None:
+        """Leave one packet for each node and do not wait: it is there when the node comes back within `keep_s`."""
+        self._posted.update(self._push(requests, keep_s))
+
+    def collect(self) -> Iterator[tuple[int, Packet]]:
+        """The answers to posted packets that are there now, each once."""
+        answers = self._pull(list(self._posted), _LEAST_OBJECT_WAIT_S) if self._posted else []
+        for message in answers:
+            node = self._posted.pop(message.metadata.reply_to_message_id, None)
+            packet = None if node is None else _open(node, message)
+            if node is not None and packet is not None:
+                yield node, packet
+
+    def _push(self, requests: Mapping[int, Packet], ttl_s: float) -> dict[str, int]:
+        """Message id -> node, of the messages that were taken."""
         records: dict[Packet, RecordDict] = {}
         nodes = list(requests)
         messages = []
@@ -55,12 +76,12 @@ class Exchange:
             packet = requests[node]
             if packet not in records:
                 records[packet] = to_record(packet)
-            messages.append(Message(records[packet], node, "query", ttl=deadline_s + _TTL_MARGIN_S))
+            messages.append(Message(records[packet], node, "query", ttl=ttl_s))
         ids = self._grid.push_messages(messages) if messages else []
         pending = {i: node for i, node in zip(ids, nodes, strict=True) if i}
         for node in set(nodes) - set(pending.values()):
             log.warning("node %d: dropped, node-unknown", node)
-        return self._answers(pending, end, len(pending) if wanted is None else wanted, clock)
+        return pending
 
     def _answers(
         self, pending: dict[str, int], end: float, wanted: int, clock: Callable[[], float]

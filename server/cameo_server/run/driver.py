@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from cameo_protocol.secagg.server import Cohort
+from cameo_protocol.secagg.server_setup import Epoch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cameo_protocol.errors import CameoError, ExitCode, OperatorError
@@ -45,8 +45,9 @@ class RunDriver:
     def __post_init__(self) -> None:
         self._plan: RunPlan = self.parties.plan
         self._store = self.parties.store
-        self._cohort: Cohort | None = None
+        self._setup: Epoch | None = None
         self._epoch = 0
+        self._epoch_rounds = 0
         self._round = 0
         self._left_in_epoch = 0
         self._charged = 0
@@ -95,7 +96,7 @@ class RunDriver:
     def _sum(self, kind: RoundKind, step: int, parameters: bytes) -> Opened | None:
         """One secure sum, with a new epoch before it where one is due; None when the round was void."""
         self._take_back_the_returned()
-        cohort = self._cohort_for_a_round()
+        epoch = self._epoch_for_a_round()
         require_threshold(self.parties, "are left")
         call = RoundCall(
             run=self.run,
@@ -106,7 +107,7 @@ class RunDriver:
             invited=tuple(sorted(self.parties.active)),
         )
         before = set(self.parties.active)
-        outcome = run_round(self.parties, cohort, call, parameters)
+        outcome = run_round(self.parties, epoch, call, parameters)
         self._left_in_epoch -= 1
         self._round += 1
         self._record(kind, call, outcome)
@@ -133,18 +134,12 @@ class RunDriver:
         training = plan.training.rounds + plan.training.spare - max(self._charged - 1, 0)
         return training + plan.rounds_of("recalibrate") + plan.rounds_of("evaluate")
 
-    def _cohort_for_a_round(self) -> Cohort:
-        if self._cohort is None or self._left_in_epoch == 0:
-            self._new_epoch()
-        if self._cohort is None:
-            raise RuntimeError("an epoch is set up, or set_up has raised")
-        return self._cohort
-
-    def _new_epoch(self) -> None:
-        rounds = min(self._remaining(), MAX_EPOCH_ROUNDS)
-        self._cohort, self._epoch = set_up(self.parties, self.run, self._epoch + 1, rounds)
-        self._left_in_epoch = rounds
-        self._epoch_rounds = rounds
+    def _epoch_for_a_round(self) -> Epoch:
+        if self._setup is None or self._left_in_epoch == 0:
+            rounds = min(self._remaining(), MAX_EPOCH_ROUNDS)
+            self._setup, self._epoch = set_up(self.parties, self.run, self._epoch + 1, rounds)
+            self._left_in_epoch = self._epoch_rounds = rounds
+        return self._setup
 
     def _next_in_epoch(self) -> int:
         return self._epoch_rounds - self._left_in_epoch
@@ -164,7 +159,7 @@ class RunDriver:
             self._store.event("returned", sites=self.parties.names(self._returned))
             self.parties.active |= self._returned
             self._returned.clear()
-            self._cohort = None
+            self._setup = None
 
     # --- the end ------------------------------------------------------------------------------------------------
 

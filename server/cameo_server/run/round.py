@@ -11,8 +11,9 @@ from cameo_protocol.secagg.messages import pack
 
 from cameo_protocol.errors import Reject
 from cameo_protocol.packet import Packet
-from cameo_protocol.secagg import server as secagg
 from cameo_protocol.secagg.params import RoundStart
+from cameo_protocol.secagg.server_round import Void, open_round
+from cameo_protocol.secagg.server_setup import Epoch
 from cameo_protocol.stages import ACK, REVEAL, UPLOAD, RoundCall
 from cameo_server.run.party import Parties
 
@@ -49,7 +50,7 @@ class _Stopwatch:
         self._last = now
 
 
-def run_round(parties: Parties, cohort: secagg.Cohort, call: RoundCall, parameters: bytes) -> Opened | VoidRound:
+def run_round(parties: Parties, epoch: Epoch, call: RoundCall, parameters: bytes) -> Opened | VoidRound:
     """Carry one secure sum through over the invited hospitals of `call`.
 
     parameters: the global model's bytes that go to every hospital and are bound into every signature.
@@ -64,13 +65,13 @@ def run_round(parties: Parties, cohort: secagg.Cohort, call: RoundCall, paramete
         model_hash=call.model_hash(parameters),
     )
     wait = parties.plan.deadlines.stage
-    collecting = secagg.open_round(cohort, start)
+    collecting = open_round(epoch, start)
     request = Packet(UPLOAD, call.encode(), parameters)
     for index, packet in parties.ask(UPLOAD, dict.fromkeys(call.invited, request), wait):
         _take(parties, index, UPLOAD, lambda i=index, p=packet: collecting.add_upload(i, p.body, p.vector))
     survivors = collecting.close()
     watch.lap("upload")
-    if isinstance(survivors, secagg.Void):
+    if isinstance(survivors, Void):
         return VoidRound(reason=survivors.reason, seconds=watch.seconds)
 
     request = Packet(ACK, pack(survivors.headers))
@@ -78,7 +79,7 @@ def run_round(parties: Parties, cohort: secagg.Cohort, call: RoundCall, paramete
         _take(parties, index, ACK, lambda i=index, p=packet: survivors.add_ack(i, p.body))
     quorum = survivors.close()
     watch.lap("ack")
-    if isinstance(quorum, secagg.Void):
+    if isinstance(quorum, Void):
         return VoidRound(reason=quorum.reason, seconds=watch.seconds)
 
     request = Packet(REVEAL, pack(quorum.acks))
@@ -86,7 +87,7 @@ def run_round(parties: Parties, cohort: secagg.Cohort, call: RoundCall, paramete
         _take(parties, index, REVEAL, lambda i=index, p=packet: quorum.add_reveal(i, p.body))
     opened = quorum.close()
     watch.lap("reveal")
-    if isinstance(opened, secagg.Void):
+    if isinstance(opened, Void):
         return VoidRound(reason=opened.reason, seconds=watch.seconds)
     return Opened(total=opened.total, survivors=opened.survivors, seconds=watch.seconds)
 
