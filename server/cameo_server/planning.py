@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from cameo_protocol.privacy.statements import delta_for
 from pydantic import BaseModel, Field
 
 from cameo_models.shapes import parameter_count
@@ -26,6 +25,7 @@ from cameo_protocol.plan import (
     Training,
 )
 from cameo_protocol.privacy.calibration import Share, calibrate
+from cameo_protocol.privacy.statements import delta_for
 from cameo_protocol.secagg.encoding import largest_scale
 
 T = TypeVar("T", RiskTask, SegmentTask)

@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from cameo_protocol.secagg.server_setup import Epoch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cameo_protocol.errors import CameoError, ExitCode, OperatorError
 from cameo_protocol.layout import RoundKind
 from cameo_protocol.packet import Packet
 from cameo_protocol.plan import RunPlan
+from cameo_protocol.secagg.server_setup import Epoch
 from cameo_protocol.stages import ADMIT, FINISH, PUBLISH, RoundCall, finish_body
 from cameo_server.run.admission import admit, invitation, read_admission, require_threshold
 from cameo_server.run.epoch import set_up
 from cameo_server.run.party import Parties
-from cameo_server.run.publication import evaluate, publication
+from cameo_server.run.publication import findings, publication
 from cameo_server.run.round import Opened, VoidRound, run_round
 from cameo_server.run.store import CHECKPOINT
 from cameo_server.run.training import Models, block_norms
@@ -165,13 +164,12 @@ class RunDriver:
 
     def _publish(self, models: Models) -> None:
         parameters = models.result(self._plan)
-        counts: npt.NDArray[np.uint32] | None = None
+        opened = None
         if self._plan.rounds_of("evaluate"):
             opened = self._sum("evaluate", self._plan.training.rounds, parameters)
-            counts = opened.total if opened is not None else None
-        findings = evaluate(self._plan, counts)
-        self._store.event("evaluated", **findings)
-        message = publication(self._plan, self.run, self.features, parameters, findings, self.versions)
+        figures = findings(self._plan, opened)
+        self._store.event("evaluated", figures=figures)
+        message = publication(self._plan, self.run, self.features, parameters, figures, self.versions)
         for name, bundle in message.models.items():
             self._store.save_bytes(f"{name}.safetensors", bundle)
         self._store.save_bytes("card.json", message.card)

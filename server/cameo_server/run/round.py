@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from cameo_protocol.secagg.messages import pack
 
 from cameo_protocol.errors import Reject
 from cameo_protocol.packet import Packet
+from cameo_protocol.secagg.messages import pack
 from cameo_protocol.secagg.params import RoundStart
 from cameo_protocol.secagg.server_round import Void, open_round
 from cameo_protocol.secagg.server_setup import Epoch

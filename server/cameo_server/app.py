@@ -1,0 +1,88 @@
+"""The coordinator's Flower ServerApp: reads the plan that it was started with and drives the run.
+
+Started by superexec in a process of its own; everything it needs to know is in the coordinator's home.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from cameo_protocol.quiet import quiet_flower
+
+quiet_flower()
+
+from flwr.app import Context  # noqa: E402 - Flower reads its environment at import
+from flwr.serverapp import Grid, ServerApp  # noqa: E402
+
+from cameo_protocol.errors import Bug, CameoError, ExitCode, OperatorError  # noqa: E402
+from cameo_protocol.facts import feature_names  # noqa: E402
+from cameo_protocol.plan import RunPlan, parse_plan  # noqa: E402
+from cameo_server.definitions import read_catalogue  # noqa: E402
+from cameo_server.flower.exchange import Exchange  # noqa: E402
+from cameo_server.home import CoordinatorHome, load_ed25519, open_home  # noqa: E402
+from cameo_server.launch import open_control  # noqa: E402
+from cameo_server.nodes import node_ids  # noqa: E402
+from cameo_server.run.driver import RunDriver  # noqa: E402
+from cameo_server.run.party import Parties  # noqa: E402
+from cameo_server.run.store import RunStore  # noqa: E402
+
+log = logging.getLogger(__name__)
+app = ServerApp()
+VERSIONS = ("cameo-fl", "flwr", "torch", "opacus", "cryptography", "opendp", "dp-accounting")
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """One run. What happened is in runs/ID/events.jsonl; an error of ours is its last event."""
+    config = context.run_config
+    home = open_home(Path(str(config["home"])))
+    run = str(config["run"])
+    store = RunStore(home.runs / run)
+    try:
+        plan = _plan(store, str(config["plan-sha256"]))
+        with open_control(home) as control:
+            nodes = node_ids(home, control, plan)
+        drive(Exchange(grid), home, store, run, plan, nodes)
+    except CameoError as error:
+        log.error("run %s stopped: %s", run, error)
+    except Exception as error:
+        # Our own fault: said in the events, so that nobody waits for a run that is dead; Flower logs the trace.
+        store.event("stopped", code="server-app-failed", what=type(error).__name__, do="read logs/superexec.log")
+        raise
+
+
+def drive(
+    exchange: Exchange, home: CoordinatorHome, store: RunStore, run: str, plan: RunPlan, nodes: dict[int, int]
+) -> None:
+    """Drive a run over an exchange. nodes: Shamir index -> Flower node id."""
+    parties = Parties(plan=plan, nodes=nodes, exchange=exchange, store=store, clock=time.monotonic)
+    features = len(feature_names(read_catalogue(plan.data.catalogue)))
+    driver = RunDriver(
+        parties=parties,
+        run=run,
+        key=load_ed25519(home.plan_key),
+        features=features,
+        versions={name: version(name) for name in VERSIONS},
+    )
+    driver.execute()
+
+
+def _plan(store: RunStore, wanted: str) -> RunPlan:
+    raw = store.plan()
+    if hashlib.sha256(raw).hexdigest() != wanted:
+        error = OperatorError(
+            "plan-changed",
+            what="plan.json is not the plan with which this run was started",
+            do="start the run again: cameo run",
+            exit=ExitCode.USAGE,
+        )
+        store.event("stopped", code=error.code, what=error.what, do=error.do)
+        raise error
+    plan = parse_plan(raw)
+    if plan.plan_id() != wanted:
+        raise Bug("plan-id", what="a plan whose id is not the hash of its canonical form")
+    return plan

@@ -1,0 +1,194 @@
+"""Starting the coordinator's processes, and starting and following runs on them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cameo_protocol.confdir import conf_dir
+from cameo_protocol.errors import Bug, OperatorError
+from cameo_protocol.plan import RunPlan
+from cameo_server.compose import compose_experiment
+from cameo_server.definitions import read_catalogue, read_label
+from cameo_server.home import CoordinatorHome, load_config, write_file
+from cameo_server.membership import roster
+from cameo_server.planning import resolve
+from cameo_server.run.store import RunStore
+
+STATE = "state.json"
+ENDED = ("published", "stopped")
+ROSTER_POLL_S = 2.0
+EVENT_POLL_S = 0.1
+DEATH_POLL_S = 3.0
+
+
+def start_coordinator(
+    home: CoordinatorHome,
+    stop: threading.Event,
+    say: Callable[[str], None],
+    *,
+    fleet_host: str = "0.0.0.0",  # noqa: S104
+) -> None:
+    """Run the gated SuperLink and superexec until `stop` is set; blocks.
+
+    fleet_host: the address hospitals reach; the other APIs are on loopback. say: told each step in one line.
+    A second coordinator on one home is an `OperatorError`, as is a port in use.
+    """
+    from cameo_server.flower.supervisor import SuperLinkStack
+    from cameo_server.nodes import let_in_members
+
+    with _only_one(home):
+        settings = _settings(home, fleet_host)
+        with SuperLinkStack(settings) as stack, stack.control() as control:
+            state = {"pid": os.getpid(), "control": settings.control_address, "fleet_port": settings.fleet_port}
+            let_in_members(home, control)
+            write_file(home.flower / STATE, json.dumps(state).encode())
+            say(f"ready: hospitals connect to port {settings.fleet_port}")
+            while not stop.wait(ROSTER_POLL_S):
+                with contextlib.suppress(OperatorError):  # the SuperLink may be restarting; the next look finds it
+                    for name in let_in_members(home, control):
+                        say(f"let in: {name}")
+    (home.flower / STATE).unlink(missing_ok=True)
+
+
+def running(home: CoordinatorHome) -> dict[str, Any] | None:
+    """pid, control address and fleet port of the coordinator that runs on this home; None when none does."""
+    try:
+        with _only_one(home):
+            return None
+    except OperatorError:
+        try:
+            state: dict[str, Any] = json.loads((home.flower / STATE).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return state
+
+
+def make_plan(home: CoordinatorHome, overrides: Sequence[str]) -> RunPlan:
+    """Compose and resolve an experiment for the hospitals of the roster. Nothing is sent."""
+    experiment = compose_experiment(conf_dir(), overrides)
+    catalogue, label = read_catalogue(experiment.data.catalogue), read_label(experiment.data.label)
+    return resolve(experiment, catalogue, label, roster(home))
+
+
+def start_run(home: CoordinatorHome, plan: RunPlan, *, run: str | None = None) -> str:
+    """Start a run of a plan on the running coordinator; returns the run's id, the name of its folder in runs/."""
+    from cameo_server.flower.bundle import build_bundle
+
+    with open_control(home) as control:
+        from cameo_server.nodes import let_in_members
+
+        let_in_members(home, control)
+        run = run or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+        store = RunStore(home.runs / run)
+        store.create(plan.canonical())
+        config = {"plan": "plan.json", "plan-sha256": plan.plan_id(), "run": run, "home": str(home.root)}
+        flower = control.start_run(build_bundle(conf_dir()), config)
+        write_file(store.folder / "flower.json", json.dumps({"run_id": flower}).encode())
+    return run
+
+
+def follow(home: CoordinatorHome, run: str) -> Iterator[dict[str, Any]]:
+    """The events of a run as they come, ending with "published" or "stopped".
+
+    When the run's process dies without a word, a last event "stopped" says so.
+    """
+    store = RunStore(home.runs / run)
+    seen, quiet_since = 0, time.monotonic()
+    while True:
+        events = list(store.events())
+        for event in events[seen:]:
+            yield event
+            if event["event"] in ENDED and not _more_to_come(event, events):
+                return
+        if len(events) > seen:
+            seen, quiet_since = len(events), time.monotonic()
+        elif time.monotonic() - quiet_since > DEATH_POLL_S:
+            quiet_since = time.monotonic()
+            if (dead := _dead(home, store)) is not None and len(list(store.events())) == seen:
+                yield dead
+                return
+        time.sleep(EVENT_POLL_S)
+
+
+def _more_to_come(event: dict[str, Any], events: list[dict[str, Any]]) -> bool:
+    """After "stopped" hospitals are told; "finished" follows unless the process died in between."""
+    return event["event"] == "stopped" and not any(e["event"] == "finished" for e in events)
+
+
+def _dead(home: CoordinatorHome, store: RunStore) -> dict[str, Any] | None:
+    flower = json.loads((store.folder / "flower.json").read_bytes())["run_id"]
+    with open_control(home) as control:
+        seen = control.run_status(flower)
+    if seen.status != "finished":
+        return None
+    what = f"the run's process ended ({seen.outcome}) before the run did"
+    return {"event": "stopped", "code": "server-app-died", "what": what, "do": "read logs/ of the coordinator's home"}
+
+
+@contextlib.contextmanager
+def open_control(home: CoordinatorHome) -> Iterator[Any]:
+    """A client of the running coordinator's Control API; an `OperatorError` when none runs."""
+    from cameo_server.flower.control import Control
+
+    state = running(home)
+    if state is None:
+        raise OperatorError(
+            "coordinator-not-started", what=f"no coordinator runs on {home.root}", do="cameo coordinator start"
+        )
+    token = (home.flower / "control.token").read_text().strip()
+    with Control(state["control"], token) as control:
+        yield control
+
+
+def _settings(home: CoordinatorHome, fleet_host: str) -> Any:
+    from cameo_server.flower.settings import SuperLinkSettings
+
+    config = load_config(home)
+    return SuperLinkSettings(
+        home=home.root,
+        certificate=home.server_cert,
+        key=home.server_key,
+        fleet_host=fleet_host,
+        fleet_port=config.fleet_port,
+        control_port=_control_port(home),
+    )
+
+
+def _control_port(home: CoordinatorHome) -> int:
+    """A loopback port that stays the same, so that a run's process finds the SuperLink again after a restart."""
+    path = home.flower / "control.port"
+    if path.exists():
+        return int(path.read_text())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    write_file(path, str(port).encode())
+    return port
+
+
+@contextlib.contextmanager
+def _only_one(home: CoordinatorHome) -> Iterator[None]:
+    """Hold the home's lock; an `OperatorError` when another process does."""
+    home.flower.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with Path(home.flower / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OperatorError(
+                "coordinator-running",
+                what=f"a coordinator runs on {home.root} already",
+                do="cameo coordinator status, or stop it first",
+            ) from None
+        except OSError as error:
+            raise Bug("lock", what=f"cannot lock {home.flower}: {error.strerror}") from None
+        yield

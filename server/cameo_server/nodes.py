@@ -1,0 +1,45 @@
+"""The roster's hospitals as Flower nodes: who is let in, and under which node id it is reached."""
+
+from __future__ import annotations
+
+from cameo_protocol.errors import ExitCode, OperatorError
+from cameo_protocol.federation import node_key_pem
+from cameo_protocol.plan import RunPlan
+from cameo_server.flower.control import Control
+from cameo_server.home import CoordinatorHome
+from cameo_server.membership import list_sites
+
+
+def let_in_members(home: CoordinatorHome, control: Control) -> list[str]:
+    """Register every member that Flower does not know yet, and lock out nodes whose hospital was removed.
+
+    Returns the names that were let in now.
+    """
+    known = {node.public_key: node for node in control.list_nodes()}
+    members = {node_key_pem(member.node_key): member for member in list_sites(home)}
+    for key, node in known.items():
+        if key not in members:
+            control.unregister_node(node.node_id)
+    fresh = [(key, member.name) for key, member in members.items() if key not in known]
+    for key, name in fresh:
+        control.register_node(key, name)
+    return [name for _, name in fresh]
+
+
+def node_ids(home: CoordinatorHome, control: Control, plan: RunPlan) -> dict[int, int]:
+    """Shamir index -> Flower node id of every hospital of a plan; a hospital that was not let in is an error."""
+    by_key = {node.public_key: node.node_id for node in control.list_nodes()}
+    members = {member.index: member for member in list_sites(home)}
+    ids: dict[int, int] = {}
+    for site in plan.cohort.sites:
+        member = members.get(site.index)
+        node = by_key.get(node_key_pem(member.node_key)) if member and member.identity == site.identity else None
+        if node is None:
+            raise OperatorError(
+                "site-not-registered",
+                what=f"hospital {site.name} of the plan is no member that the SuperLink knows",
+                do="cameo site list, then make a new plan: cameo run",
+                exit=ExitCode.AUTH,
+            )
+        ids[site.index] = node
+    return ids
