@@ -1,0 +1,192 @@
+"""The door: a hospital's source becomes facts and outcomes under pseudonyms, with a quality report.
+
+Order matters and is fixed: read, type, refuse what cannot be read, replace the person ids, score, clean as the
+mapping says, derive outcomes, sort by pseudonym. The person id and the file order do not survive it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+
+import polars as pl
+
+from cameo_client.data import quality
+from cameo_client.data.findings import Finding, bad_file, refuse, shown
+from cameo_client.data.pseudonyms import pseudonyms
+from cameo_client.data.quality import QualityReport
+from cameo_client.data.source import SourceConfig
+from cameo_client.data.table import read_table
+from cameo_client.data.typed import numbers, rows_of, typed_facts
+from cameo_protocol.facts import Catalogue, LabelDefinition, check_label
+
+LEAST_PATIENTS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class HospitalData:
+    """One hospital's patients; row i of facts and outcomes is one patient, rows are sorted by pseudonym.
+
+    facts: `pseudonym` and one column a fact of the catalogue (Float64, Int64, Boolean, Enum), null = missing.
+    outcomes: `pseudonym` and one Int8 column a label, named by its id: 1, 0, or null = unknown or left out.
+    dataset: the source's name, under which the ledger and the hold-out know this data set.
+    synthetic: no real patient is behind it.
+    """
+
+    facts: pl.DataFrame = field(repr=False)
+    outcomes: pl.DataFrame = field(repr=False)
+    quality: QualityReport
+    dataset: str
+    catalogue: str
+    snapshot: date | None
+    synthetic: bool
+
+
+def load(
+    source: SourceConfig,
+    catalogue: Catalogue,
+    labels: Sequence[LabelDefinition],
+    pseudonym_key: bytes,
+    *,
+    today: date | None = None,
+) -> HospitalData:
+    """Read a hospital's source.
+
+    labels: whose outcomes to derive; each must fit the catalogue.   pseudonym_key: >= 32 bytes, this hospital's.
+    today: when given, an old snapshot costs quality points (the clock is the caller's).
+    Every fault of the source is an `OperatorError` with exit code DATA: its code, table, column and how many rows,
+    never a value. A low quality score is no error here: see `QualityReport.require`.
+    """
+    mapping, table = source.mapping, source.path.name
+    mapping.check(catalogue)
+    text = read_table(source)
+    facts, findings = typed_facts(text, mapping, catalogue, table)
+    outcomes, outcome_findings = _outcomes(text, source, facts, labels, catalogue)
+    ids, id_findings = _person_ids(text, source)
+    findings += [*outcome_findings, *id_findings]
+    if mapping.impossible == "refuse":
+        findings += _impossible(facts, catalogue, table)
+    refuse(findings)
+    if text.height < LEAST_PATIENTS:
+        raise bad_file("data-too-few-patients", f"{table}: fewer than {LEAST_PATIENTS} patients", "check the export")
+    age = quality.age_days(mapping.snapshot, today)
+    report = quality.assess(facts, catalogue, age_days=age, max_age_days=mapping.max_age_days)
+    cleaned, kept, report = _clean(facts, catalogue, table, report)
+    named = pl.Series("pseudonym", pseudonyms(pseudonym_key, ids)).filter(kept)
+    order = named.arg_sort()
+    return HospitalData(
+        facts=cleaned.filter(kept).insert_column(0, named)[order],
+        outcomes=outcomes.filter(kept).insert_column(0, named)[order],
+        quality=replace(report, records=report.records.filter(kept)[order]),
+        dataset=mapping.id,
+        catalogue=catalogue.id,
+        snapshot=mapping.snapshot,
+        synthetic=mapping.synthetic or catalogue.synthetic,
+    )
+
+
+def check(source: SourceConfig, catalogue: Catalogue, labels: Sequence[LabelDefinition]) -> tuple[Finding, ...]:
+    """Every unreadable or impossible cell of a readable file, with row numbers, for the hospital's own screen."""
+    text = read_table(source)
+    facts, findings = typed_facts(text, source.mapping, catalogue, source.path.name)
+    _, outcome_findings = _outcomes(text, source, facts, labels, catalogue)
+    _, id_findings = _person_ids(text, source)
+    return (*findings, *outcome_findings, *id_findings, *_impossible(facts, catalogue, source.path.name))
+
+
+def _person_ids(text: pl.DataFrame, source: SourceConfig) -> tuple[list[str], list[Finding]]:
+    """One id a row; missing ids and ids that occur twice are findings."""
+    if source.mapping.person_id == "row":
+        return [f"row {number}" for number in range(1, text.height + 1)], []
+    ids = text[str(source.mapping.person_id)]
+    twice = ids.is_duplicated() & ids.is_not_null()
+    findings = [
+        Finding(code, source.path.name, str(source.mapping.person_id), problem, rows_of(bad))
+        for code, problem, bad in (
+            ("data-id-missing", "have no person id", ids.is_null()),
+            ("data-duplicate-id", "share their person id with another row", twice),
+        )
+        if bad.any()
+    ]
+    return ids.fill_null("").to_list(), findings
+
+
+def _impossible(facts: pl.DataFrame, catalogue: Catalogue, table: str) -> list[Finding]:
+    """Values outside the plausible range, and nulls in facts that may not be null."""
+    tests = {
+        f"data-impossible:{name}": (name, "hold a value outside the plausible range", fails)
+        for name, fails in quality.impossible(catalogue).items()
+    } | {
+        f"data-required-missing:{fact.name}": (
+            fact.name,
+            "lack a fact that may not be missing",
+            pl.col(fact.name).is_null(),
+        )
+        for fact in catalogue.facts
+        if not fact.missing
+    }
+    failed = facts.select(fails.fill_null(value=False).alias(key) for key, (_, _, fails) in tests.items())
+    return [
+        Finding(key.split(":")[0], table, name, problem, rows_of(failed[key]))
+        for key, (name, problem, _) in tests.items()
+        if failed[key].any()
+    ]
+
+
+def _clean(
+    facts: pl.DataFrame, catalogue: Catalogue, table: str, report: QualityReport
+) -> tuple[pl.DataFrame, pl.Series, QualityReport]:
+    """Impossible values to null; a mask of the patients who still have every fact that may not be null.
+
+    Nothing is left to clean when the mapping refuses impossible values: then the load has stopped before.
+    """
+    bad = facts.select(
+        fails.fill_null(value=False).alias(name) for name, fails in quality.impossible(catalogue).items()
+    )
+    cleaned = facts.with_columns(
+        pl.when(~bad[name]).then(pl.col(name)).otherwise(None).alias(name) for name in bad.columns if bad[name].any()
+    )
+    needed = [pl.col(fact.name).is_not_null() for fact in catalogue.facts if not fact.missing]
+    kept = cleaned.select(pl.all_horizontal(pl.lit(value=True), *needed).alias("kept"))["kept"]
+    if kept.len() == 1:  # a literal alone does not broadcast
+        kept = kept.new_from_index(0, facts.height)
+    if int(kept.sum()) < LEAST_PATIENTS:
+        raise bad_file(
+            "data-too-few-patients",
+            f"{table}: fewer than {LEAST_PATIENTS} patients have every fact that may not be missing",
+            "run: cameo-node data check --rows   (prints the row numbers on this machine only)",
+        )
+    cells = sum(int(bad[name].sum()) for name in bad.columns)
+    return cleaned, kept, replace(report, cleaned=shown(cells), left_out=shown(int((~kept).sum())))
+
+
+def _outcomes(
+    text: pl.DataFrame,
+    source: SourceConfig,
+    facts: pl.DataFrame,
+    labels: Sequence[LabelDefinition],
+    catalogue: Catalogue,
+) -> tuple[pl.DataFrame, list[Finding]]:
+    """One Int8 column a label; excluded patients and unknown outcomes are null."""
+    columns, findings = [], []
+    for label in labels:
+        check_label(label, catalogue)
+        column = source.mapping.outcomes.get(label.outcome)
+        if column is None or column.window_days != label.window_days:
+            raise bad_file(
+                "data-outcome-unmapped",
+                f"{source.path.name}: label {label.id} needs {label.outcome} over {label.window_days} days",
+                "map it under `outcomes` in the mapping, with the window the extract covers",
+            )
+        cells = text[str(column.column)]
+        number = numbers(cells)
+        unread = cells.is_not_null() & number.is_null()
+        if unread.any():
+            findings.append(Finding("data-type", source.path.name, label.outcome, "hold no number", rows_of(unread)))
+        excluded = facts.select(pl.any_horizontal(pl.lit(value=False), *map(pl.col, label.exclude)).alias("out"))["out"]
+        positive = (number > label.positive_above).cast(pl.Int8)
+        columns.append(
+            positive.zip_with(~excluded.fill_null(value=True), pl.Series([None], dtype=pl.Int8)).alias(label.id)
+        )
+    return pl.DataFrame(columns), findings

@@ -1,0 +1,174 @@
+"""The quality gate: 0 to 100 points a record and a data set, and which rules cost the points.
+
+A record starts at 100; each fault takes the points below; a data set scores the mean of its records, less the
+points for its age. Under READY the node declines to train and tags are not written. Everything here stays in the
+hospital, and even here counts below 11 are hidden and no value is named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Literal
+
+import polars as pl
+
+from cameo_client.data.findings import SMALLEST_SHOWN, shown
+from cameo_protocol.errors import ExitCode, OperatorError
+from cameo_protocol.facts import Catalogue, Consistency
+
+READY = 90.0
+IMPLAUSIBLE = INCONSISTENT = DUPLICATE = 25.0
+STALE = 20.0
+Dimension = Literal["completeness", "plausibility", "consistency", "duplicates", "freshness"]
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """One rule: how many rows fail it (small counts are hidden), and the points it costs, rounded up to .1."""
+
+    id: str
+    dimension: Dimension
+    rows: str
+    cost: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityReport:
+    """score: 0-100, rounded down to .1. rules: those with failures, worst first. hard: what forbids use at any score.
+
+    cleaned, left_out: cells set to null as impossible, and patients who then lacked a fact that may not be null.
+    records: (N,) Float64, the score of each row of `HospitalData.facts`; row-level, so it is never printed.
+    """
+
+    score: float
+    rules: tuple[RuleResult, ...]
+    hard: tuple[str, ...]
+    patients: str
+    cleaned: str = "no"
+    left_out: str = "no"
+    records: pl.Series = field(repr=False, compare=False)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the data may be trained on and tagged."""
+        return self.score >= READY and not self.hard
+
+    def require(self) -> None:
+        """Raise `OperatorError` (exit code QUALITY) naming the worst rules, unless the data set is ready."""
+        if self.ready:
+            return
+        worst = ", ".join(rule.id for rule in self.rules[:3])
+        raise OperatorError(
+            "quality-too-low",
+            what=f"data quality {self.score:.1f}, {READY:.0f} is needed; worst: {', '.join(self.hard) or worst}",
+            do="run: cameo-node data check --rows   (prints the row numbers on this machine only)",
+            exit=ExitCode.QUALITY,
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """The report for `--json` and the hospital's own page."""
+        return {
+            "score": self.score,
+            "ready": self.ready,
+            "patients": self.patients,
+            "cleaned": self.cleaned,
+            "left_out": self.left_out,
+            "hard": list(self.hard),
+            "rules": [vars(rule) for rule in self.rules],
+        }
+
+
+@dataclass(frozen=True)
+class Check:
+    """A rule as a row: an expression that is true where a record fails (null counts as passing), and its points."""
+
+    id: str
+    dimension: Dimension
+    fails: pl.Expr
+    points: float
+
+
+def checks(catalogue: Catalogue) -> tuple[Check, ...]:
+    """The row rules that follow from a catalogue."""
+    return tuple(_checks(catalogue))
+
+
+def _checks(catalogue: Catalogue) -> Iterator[Check]:
+    required = [fact.name for fact in catalogue.facts if fact.required]
+    for name in required:
+        yield Check(f"missing:{name}", "completeness", pl.col(name).is_null(), 100.0 / len(required))
+    for name, fails in impossible(catalogue).items():
+        yield Check(f"impossible:{name}", "plausibility", fails, IMPLAUSIBLE)
+    for rule in catalogue.consistency:
+        yield Check(f"inconsistent:{rule.id}", "consistency", _contradicts(rule), INCONSISTENT)
+    same = pl.struct(fact.name for fact in catalogue.facts).is_duplicated()
+    yield Check("duplicate-rows", "duplicates", same, DUPLICATE)
+
+
+def impossible(catalogue: Catalogue) -> dict[str, pl.Expr]:
+    """Fact -> expression that is true where its value lies outside the plausible range."""
+    return {
+        fact.name: (pl.col(fact.name) < fact.plausible[0]) | (pl.col(fact.name) > fact.plausible[1])
+        for fact in catalogue.facts
+        if fact.plausible is not None
+    }
+
+
+def _contradicts(rule: Consistency) -> pl.Expr:
+    one, other = pl.col(rule.fact), pl.col(rule.other)
+    if rule.kind == "below":
+        return one >= other
+    if rule.kind == "at_most":
+        return one > other
+    return (one.cast(pl.Float64) > 0) & ~other
+
+
+def assess(
+    facts: pl.DataFrame, catalogue: Catalogue, *, age_days: int | None, max_age_days: int | None
+) -> QualityReport:
+    """Score typed facts before any cleaning.
+
+    facts: one row a patient, columns of the catalogue.   age_days: of the snapshot at the time of the check, or
+    None when it is not known; above max_age_days the data set loses STALE points.
+    """
+    rules = checks(catalogue)
+    failed = facts.select(check.fails.fill_null(value=False).alias(check.id) for check in rules)
+    lost = failed.select(pl.sum_horizontal(pl.col(check.id) * check.points for check in rules)).to_series()
+    records = (100.0 - lost).clip(0.0, 100.0).alias("quality")
+    counts = failed.sum().row(0)
+    results = [
+        RuleResult(check.id, check.dimension, shown(count), _up(check.points * count / facts.height))
+        for check, count in zip(rules, counts, strict=True)
+        if count
+    ]
+    stale = age_days is not None and max_age_days is not None and age_days > max_age_days
+    if stale:
+        results.append(RuleResult("stale-snapshot", "freshness", "all", STALE))
+    mean = float(records.mean() or 0.0) - (STALE if stale else 0.0)  # type: ignore[arg-type]
+    return QualityReport(
+        score=max(0.0, math.floor(mean * 10) / 10),
+        rules=tuple(sorted(results, key=lambda rule: (-rule.cost, rule.id))),
+        hard=_hard(facts, catalogue),
+        patients=shown(facts.height),
+        records=records,
+    )
+
+
+def _hard(facts: pl.DataFrame, catalogue: Catalogue) -> tuple[str, ...]:
+    """Failures that no score makes good: too few patients, or a required fact that the source does not have."""
+    found = ["minimum-cohort"] if facts.height < SMALLEST_SHOWN else []
+    empty = [f.name for f in catalogue.facts if f.required and facts[f.name].null_count() == facts.height]
+    return tuple(found + [f"empty:{name}" for name in empty])
+
+
+def _up(points: float) -> float:
+    """Rounded up to .1, so that a cost does not reveal a count below 11."""
+    return math.ceil(points * 10) / 10
+
+
+def age_days(snapshot: date | None, today: date | None) -> int | None:
+    """Whole days from the snapshot to today; None when either is unknown."""
+    return None if snapshot is None or today is None else (today - snapshot).days

@@ -1,0 +1,94 @@
+"""Reading our own public YAML strictly: text in, plain values or a clear error out. Pure; opens nothing.
+
+Refused, because each has changed the meaning of a file behind its author's back: a key written twice, anchors,
+aliases, merge keys, tags, several documents, deep nesting, and more bytes than a definition ever needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cameo_protocol.errors import OperatorError
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 12
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader that also refuses a key written twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.value == "<<":
+                raise yaml.MarkedYAMLError(problem="a key that is no plain word", problem_mark=key_node.start_mark)
+            if key_node.value in seen:
+                raise yaml.MarkedYAMLError(problem="a key written twice", problem_mark=key_node.start_mark)
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def parse_yaml(raw: bytes, *, name: str) -> Any:
+    """One YAML document as dicts, lists and scalars.
+
+    name: what the error calls the text, such as "conf/facts/heart.yaml".
+    Anything outside the subset above is `OperatorError("yaml-refused")` with the line.
+    """
+    if len(raw) > MAX_BYTES:
+        raise _refused(name, f"{len(raw)} bytes; at most {MAX_BYTES} are read")
+    try:
+        text = raw.decode("utf-8")
+        _check_events(text)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except UnicodeDecodeError:
+        raise _refused(name, "not UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise _refused(name + line, error.problem or "not YAML") from None
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise _refused(name, f"not YAML ({type(error).__name__})") from None
+
+
+def _check_events(text: str) -> None:
+    """Walk the token stream before anything is built, so that neither an alias bomb nor depth costs memory."""
+    depth = documents = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        problem = ""
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            problem = "an anchor or alias"
+        elif isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None):
+            problem = "a tag"
+        elif documents > 1:
+            problem = "more than one document"
+        elif depth > MAX_DEPTH:
+            problem = f"more than {MAX_DEPTH} levels"
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
+
+
+def parse_model(raw: bytes, model: type[Model], *, name: str) -> Model:
+    """A YAML text as a checked, frozen model; the error names the first field that is wrong and how many are."""
+    value = parse_yaml(raw, name=name)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise OperatorError(
+            "definition-invalid",
+            what=f"{name}: {where}: {first['msg']}{more}",
+            do=f"correct {name} and run the command again",
+        ) from None
+
+
+def _refused(name: str, problem: str) -> OperatorError:
+    return OperatorError(
+        "yaml-refused", what=f"{name}: {problem}", do=f"write {name} as plain YAML: unique keys, no aliases or tags"
+    )
