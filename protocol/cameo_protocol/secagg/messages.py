@@ -152,6 +152,11 @@ def body_limit(wanted: type[Message], *, parties: int, rounds: int) -> int:
     return BODY_SLACK + rows.get(wanted, 0)
 
 
+def envelope_limit(wanted: type[Message], *, parties: int, rounds: int) -> int:
+    """The most bytes an envelope of this kind may have in an epoch: what an edge allows an item of a bundle."""
+    return body_limit(wanted, parties=parties, rounds=rounds) + envelope.OVERHEAD
+
+
 def pack(items: Mapping[int, bytes]) -> bytes:
     """Messages of several parties as one body: canonical CBOR list of [index, bytes], ascending."""
     return canonical.encode([[index, items[index]] for index in sorted(items)])

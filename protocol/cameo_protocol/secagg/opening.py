@@ -39,22 +39,23 @@ def open_round_keys(epoch: Epoch, survivors: SurvivorSet, shares: Mapping[int, b
     """Join the shares of at least t revealers and check the result.
 
     shares: revealer -> 32 bytes for each party of S, ascending. If the first t do not fit the commitments, each one
-    revealer is left out in turn, where more than t answered; two liars at once void the round.
+    revealer is left out in turn, where more than t answered. If that does not help, the round is void; the one
+    dealer whose secret fits in no choice is blamed (two lying revealers can make that an honest one: a hint).
     """
     threshold = epoch.cohort.params.threshold
     revealers = sorted(shares)
-    bad: frozenset[int] = frozenset()
+    never_fits = survivors.start.invited
     for left_out in (None, *revealers):
         chosen = [index for index in revealers if index != left_out][:threshold]
         if len(chosen) < threshold:
-            break
+            return NotOpened("shares-wrong")
         secrets = _join(survivors, shares, chosen)
         wrong = _mismatches(epoch, survivors, secrets)
         if not wrong:
-            blamed = frozenset() if left_out is None else frozenset({left_out})
+            blamed: frozenset[int] = frozenset() if left_out is None else frozenset({left_out})
             return _streams(epoch, survivors, secrets, blamed)
-        bad = wrong if left_out is None else bad & wrong
-    return NotOpened("shares-wrong", bad)
+        never_fits &= wrong
+    return NotOpened("shares-wrong", never_fits if len(never_fits) == 1 else frozenset())
 
 
 def _join(survivors: SurvivorSet, shares: Mapping[int, bytes], chosen: Sequence[int]) -> dict[int, bytes]:
