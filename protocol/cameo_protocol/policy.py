@@ -19,7 +19,7 @@ Fingerprint = Annotated[str, Field(pattern=r"^([0-9a-f]{4}-){9}[0-9a-f]{4}$")]
 TaskKind = Literal["risk", "segment", "evaluation", "recalibration"]
 ModelKind = Literal["logistic", "mlp"]
 PrivacyMode = Literal["distributed", "local"]
-Scope = Literal["care", "health_education", "service_reminder", "model_training", "research"]
+Scope = Literal["model_training", "research"]
 
 
 class _Frozen(BaseModel, frozen=True, extra="forbid"):
@@ -61,8 +61,8 @@ class Policy(_Frozen):
     """One hospital's policy.
 
     coordinator: fingerprint of the key that signs plans. peers: name -> identity fingerprint of every hospital that
-    the officer has approved, this one included. legal_basis: scope -> the law or contract that allows this use
-    without a patient's consent; a scope that is not named needs consent, marketing always does.
+    the officer has approved, this one included. legal_basis: scope -> the law that allows this use without a
+    patient's consent; a scope that is not named needs consent. (Tags have their own bases: tags policy.)
     """
 
     version: Literal[1]

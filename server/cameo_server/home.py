@@ -91,6 +91,16 @@ class CoordinatorHome:
         return self.root / "flower"
 
 
+def checked_config(**options: object) -> CoordinatorConfig:
+    """A configuration from command-line options; a bad value is an `OperatorError` that names its field."""
+    try:
+        return CoordinatorConfig.model_validate(options)
+    except ValidationError as error:
+        raise OperatorError(
+            "option-invalid", what=faults(error), do="correct it and run again; see the command's --help"
+        ) from None
+
+
 def default_root() -> Path:
     """$XDG_STATE_HOME/cameo-coordinator; XDG_STATE_HOME defaults to ~/.local/state."""
     state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")

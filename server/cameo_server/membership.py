@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import ValidationError
 
 from cameo_protocol.envelope import fingerprint
 from cameo_protocol.errors import ExitCode, OperatorError
@@ -20,7 +19,6 @@ from cameo_protocol.federation import (
     SiteCard,
     default_colluders,
     default_threshold,
-    faults,
     read_card,
     read_federation,
     write_federation,
@@ -32,6 +30,7 @@ from cameo_server.home import (
     PUBLIC,
     CoordinatorConfig,
     CoordinatorHome,
+    checked_config,
     key_pem,
     load_config,
     load_ec,
@@ -95,7 +94,7 @@ def init_coordinator(
             what=f"there is a coordinator in {home.root} already",
             do="cameo coordinator status, or choose another folder with --home",
         )
-    config = _config(federation=federation, host=host, fleet_port=fleet_port, created=timestamp(now))
+    config = checked_config(federation=federation, host=host, fleet_port=fleet_port, created=timestamp(now))
     make_folder(home.root)
     if not (home.ca_key.exists() and home.ca_cert.exists()):
         ca_key, ca = pki.create_ca(federation, now)
@@ -108,15 +107,6 @@ def init_coordinator(
         pass
     write_file(home.config, toml(config.model_dump()).encode(), PUBLIC)
     return config
-
-
-def _config(**values: object) -> CoordinatorConfig:
-    try:
-        return CoordinatorConfig.model_validate(values)
-    except ValidationError as error:
-        raise OperatorError(
-            "option-invalid", what=faults(error), do="correct it and run again; see cameo coordinator init --help"
-        ) from None
 
 
 def load_certificate(home: CoordinatorHome, name: str) -> x509.Certificate:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from cameo_protocol.privacy.plan_check import check_plan
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -15,8 +14,10 @@ from cameo_client.ledger import Caps, Ledger
 from cameo_client.node.contribution import Contributor, Noise, Patients
 from cameo_models.shapes import initial_parameters, parameter_count
 from cameo_protocol.errors import CameoError, Reject
+from cameo_protocol.layout import ROUND_KINDS
 from cameo_protocol.plan import Cohort, RunPlan, parse_plan
 from cameo_protocol.policy import Policy, check, check_coordinator
+from cameo_protocol.privacy.plan_check import check_plan
 from cameo_protocol.privacy.releases import plan_releases, round_releases
 from cameo_protocol.stages import Admission, Answer, EpochCall, Invitation, RoundCall, open_finish
 
@@ -94,15 +95,16 @@ class Admitted:
 
     def charge(self, call: RoundCall) -> None:
         """Commit what this round releases to the ledger, on disk; refuses a second charge of one round."""
-        self.ledger.commit(self.run, call.epoch, call.round_no, call.kind, round_releases(self.plan, call.kind))
+        releases = round_releases(self.plan, call.kind)
+        self.ledger.commit(self.run, call.round_no, call.kind, releases, epoch=call.epoch)
 
     def _initial(self) -> npt.NDArray[np.float32]:
         parts = [initial_parameters(task, self.features, self.plan.seed) for task in self.plan.trained()]
         return np.concatenate(parts).astype("<f4")
 
     def _most_rounds(self) -> int:
-        training = self.plan.training
-        return training.rounds + training.spare + sum(map(self.plan.rounds_of, ("recalibrate", "evaluate")))
+        plan = self.plan
+        return plan.training.spare + sum(plan.rounds_of(kind) for kind in ROUND_KINDS)
 
 
 @dataclass

@@ -95,6 +95,10 @@ class Idle:
 Phase = Idle | Admitted | Advertising | Sharing | Living | InRound | Acknowledged
 
 
+def _pass(_point: str) -> None:
+    """A failpoint that is off."""
+
+
 class Hospital:
     """One hospital's answers. Thread-safe: messages are handled one after the other.
 
@@ -109,7 +113,7 @@ class Hospital:
         journal: Journal,
         random: Callable[[int], bytes],
         report: Callable[[str, str], None],
-        reach: Callable[[str], None] = lambda point: None,
+        reach: Callable[[str], None] = _pass,
     ) -> None:
         self._gate = gate
         self._library = library

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +69,7 @@ def run_round(parties: Parties, epoch: Epoch, call: RoundCall, parameters: bytes
     collecting = open_round(epoch, start)
     request = Packet(UPLOAD, call.encode(), parameters)
     for index, packet in parties.ask(UPLOAD, dict.fromkeys(call.invited, request), wait):
-        _take(parties, index, UPLOAD, lambda i=index, p=packet: collecting.add_upload(i, p.body, p.vector))
+        _take(parties, index, UPLOAD, partial(collecting.add_upload, index, packet.body, packet.vector))
     survivors = collecting.close()
     watch.lap("upload")
     if isinstance(survivors, Void):
@@ -76,7 +77,7 @@ def run_round(parties: Parties, epoch: Epoch, call: RoundCall, parameters: bytes
 
     request = Packet(ACK, pack(survivors.headers))
     for index, packet in parties.ask(ACK, dict.fromkeys(sorted(survivors.headers), request), wait):
-        _take(parties, index, ACK, lambda i=index, p=packet: survivors.add_ack(i, p.body))
+        _take(parties, index, ACK, partial(survivors.add_ack, index, packet.body))
     quorum = survivors.close()
     watch.lap("ack")
     if isinstance(quorum, Void):
@@ -84,7 +85,7 @@ def run_round(parties: Parties, epoch: Epoch, call: RoundCall, parameters: bytes
 
     request = Packet(REVEAL, pack(quorum.acks))
     for index, packet in parties.ask(REVEAL, dict.fromkeys(sorted(quorum.acks), request), wait):
-        _take(parties, index, REVEAL, lambda i=index, p=packet: quorum.add_reveal(i, p.body))
+        _take(parties, index, REVEAL, partial(quorum.add_reveal, index, packet.body))
     opened = quorum.close()
     watch.lap("reveal")
     if isinstance(opened, Void):

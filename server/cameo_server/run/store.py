@@ -43,9 +43,9 @@ class RunStore:
         """The plan's canonical bytes as they were signed."""
         return (self.folder / PLAN).read_bytes()
 
-    def event(self, name: str, **fields: Any) -> None:
+    def event(self, event: str, /, **fields: Any) -> None:
         """Append one line to events.jsonl and flush it; followers read it as it grows."""
-        line = json.dumps({"time": round(self._clock(), 3), "event": name, **fields}, allow_nan=False)
+        line = json.dumps({"time": round(self._clock(), 3), "event": event, **fields}, allow_nan=False)
         try:
             with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
                 file.write(line + "\n")

@@ -1,0 +1,96 @@
+"""Published models in the hospital: checked, stored, and handed to whoever applies them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cameo_client.home import write_file
+from cameo_client.ledger import Ledger
+from cameo_models.bundle import ModelBundle, check_bundle, parse_bundle
+from cameo_protocol import canonical
+from cameo_protocol.errors import OperatorError, Reject
+from cameo_protocol.plan import RunPlan
+from cameo_protocol.stages import Publication
+
+CARD = "card.json"
+SIGNED = "publication.cbor"
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedModels:
+    """The models of one run with their card; models: task name -> bundle."""
+
+    run: str
+    folder: Path
+    plan: RunPlan
+    models: dict[str, ModelBundle]
+    card: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Library:
+    """Stores what the coordinator publishes. published: told the run's id after everything is on disk."""
+
+    folder: Path
+    coordinator: bytes
+    ledger: Ledger
+    published: Callable[[str], None]
+
+    def store(self, body: bytes) -> bytes:
+        """Check a publication and keep it; the run's unused reserve is free again. Returns the answer's body.
+
+        A signature, a card or a model that does not fit is a `Reject`; nothing is stored then.
+        """
+        message = Publication.open(body, self.coordinator)
+        if not _plain(message.run):
+            raise Reject("run-name", what="a run whose name is not letters, digits and hyphens")
+        read_publication(self.folder / message.run, message)
+        write_file(self.folder / message.run / SIGNED, body)
+        self.ledger.close(message.run)
+        self.published(message.run)
+        return canonical.encode({"run": message.run, "stored": True})
+
+
+def load_published(folder: Path, run: str, coordinator: bytes) -> PublishedModels:
+    """The models of a run as stored; the signature is checked again, so a changed file is refused."""
+    path = folder / run / SIGNED
+    try:
+        body = path.read_bytes()
+    except OSError:
+        raise OperatorError(
+            "model-missing", what=f"no models of run {run} are stored here", do="ls the models folder of this home"
+        ) from None
+    return read_publication(folder / run, Publication.open(body, coordinator))
+
+
+def newest(folder: Path) -> str | None:
+    """The run whose models were stored last; None when there are none."""
+    stored = sorted(folder.glob(f"*/{SIGNED}"), key=lambda path: path.stat().st_mtime_ns)
+    return stored[-1].parent.name if stored else None
+
+
+def read_publication(folder: Path, message: Publication) -> PublishedModels:
+    """The parsed content of a publication; anything that does not fit together is a `Reject`."""
+    try:
+        card = json.loads(message.card)
+        plan = RunPlan.model_validate(card["plan"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Reject("card-malformed", what="the model card is not one of ours") from None
+    if bytes.fromhex(plan.plan_id()) != message.plan_id or card.get("run") != message.run:
+        raise Reject("card-foreign", what="the model card belongs to another run or plan")
+    if set(message.models) != {task.name for task in plan.trained()}:
+        raise Reject("models-incomplete", what="not one model for each trained task of the plan")
+    models = {name: parse_bundle(raw) for name, raw in message.models.items()}
+    for name, bundle in models.items():
+        check_bundle(bundle, plan, bundle.facts.features)
+        if bundle.facts.task.name != name or card["models"].get(name) != bundle.sha256():
+            raise Reject("model-foreign", what=f"the model of task {name} is not the one on the card")
+    return PublishedModels(message.run, folder, plan, models, card)
+
+
+def _plain(name: str) -> bool:
+    return 1 <= len(name) <= 64 and name.isascii() and name.replace("-", "").isalnum()

@@ -1,0 +1,112 @@
+"""From a hospital's home and a plan to the rows that training may read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cameo_client.consent.store import ConsentStore
+from cameo_client.data.catalogue import load_catalogue, load_labels, load_source
+from cameo_client.data.columns import model_columns, outcome_column
+from cameo_client.data.holdout import held_out
+from cameo_client.data.hospital import HospitalData, load
+from cameo_client.home import NodeHome, load_config, load_pseudonym_key
+from cameo_client.node.admission import PolicyRefusal, Study
+from cameo_client.node.contribution import Patients
+from cameo_client.policy_file import load_policy
+from cameo_models.features import feature_matrix
+from cameo_protocol.errors import OperatorError
+from cameo_protocol.facts import Catalogue
+from cameo_protocol.plan import RiskTask, RunPlan
+
+TRAINING: Final = "model_training"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LocalData:
+    """This hospital's patients on one catalogue. features: (N, F), rows in the order of `data.facts`."""
+
+    data: HospitalData
+    catalogue: Catalogue
+    features: npt.NDArray[np.float32]
+
+    @property
+    def pseudonyms(self) -> list[str]:
+        """Row i's pseudonym."""
+        return self.data.facts["pseudonym"].to_list()
+
+
+def load_local(home: NodeHome, *, today: date | None = None) -> LocalData:
+    """Read this hospital's source as node.toml names it. Every fault is an `OperatorError`."""
+    config = load_config(home).data
+    if config.kind != "table" or config.mapping is None:
+        raise OperatorError(
+            "source-unknown",
+            what=f"node.toml names a source of kind {config.kind!r}",
+            do="use kind table with a mapping, for instance: --source table --mapping cardiometabolic",
+        )
+    source = load_source(config.mapping, Path(config.path).expanduser())
+    catalogue = load_catalogue(source.mapping.catalogue)
+    labels = [label for label in load_labels(catalogue) if label.outcome in source.mapping.outcomes]
+    data = load(source, catalogue, labels, load_pseudonym_key(home.pseudonym_key), today=today)
+    return LocalData(data, catalogue, feature_matrix(catalogue, model_columns(data, catalogue)))
+
+
+def open_study(
+    home: NodeHome, plan: RunPlan, local: LocalData, consents: ConsentStore, now: Callable[[], datetime]
+) -> Study:
+    """The rows that a plan may read here. The quality gate and the plan's definitions are checked.
+
+    Raises PolicyRefusal when the plan's catalogue or label is not the one installed here.
+    """
+    _check_definitions(plan, local)
+    local.data.quality.require()
+    labels = {task.label for task in plan.tasks if isinstance(task, RiskTask)}
+    key = load_pseudonym_key(home.pseudonym_key)
+    names = local.pseudonyms
+
+    def allowed() -> npt.NDArray[np.bool_]:
+        return _may_train(home, names, consents, now())
+
+    patients = Patients(
+        features=local.features,
+        outcomes={label: outcome_column(local.data, label) for label in labels},
+        held_out=held_out(names, share=plan.data.holdout, key=key, dataset=local.data.dataset),
+        allowed=allowed,
+    )
+    return Study(patients=patients, features=local.features.shape[1])
+
+
+def _may_train(
+    home: NodeHome, names: list[str], consents: ConsentStore, now: datetime
+) -> npt.NDArray[np.bool_]:
+    """(N,) True for patients whose data may be used for training now: consent, or a legal basis and no objection."""
+    if TRAINING in load_policy(home.policy).policy.legal_basis:
+        objected = consents.withdrawn(TRAINING, now)
+        return np.array([name not in objected for name in names], dtype=bool)
+    return consents.granted(names, TRAINING, now)
+
+
+def _check_definitions(plan: RunPlan, local: LocalData) -> None:
+    catalogue = local.catalogue
+    if (plan.data.catalogue, plan.data.catalogue_sha256) != (catalogue.id, catalogue.sha256()):
+        raise PolicyRefusal(f"the plan's catalogue {plan.data.catalogue} is not the one of this hospital's source")
+    installed = {label.id: label.sha256() for label in load_labels(catalogue)}
+    for task in plan.tasks:
+        if isinstance(task, RiskTask) and installed.get(task.label) != task.label_sha256:
+            raise PolicyRefusal(f"the plan's label {task.label} is not the one that is installed here")
+        if isinstance(task, RiskTask) and task.label not in local.data.outcomes.columns:
+            raise PolicyRefusal(f"this hospital's source has no outcome for label {task.label}")
+
+
+
+
+def utc_now() -> datetime:
+    """The clock of a node."""
+    return datetime.now(UTC)

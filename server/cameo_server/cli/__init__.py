@@ -1,0 +1,13 @@
+"""The coordinator's commands. `cameo` itself is composed in the lab, which may know both sides."""
+
+from __future__ import annotations
+
+import typer
+
+from cameo_server.cli import coordinator, site
+
+
+def register(app: typer.Typer) -> None:
+    """Add the coordinator's commands to `cameo`."""
+    app.add_typer(coordinator.app, name="coordinator")
+    app.add_typer(site.app, name="site")

@@ -1,0 +1,127 @@
+"""`cameo coordinator`: set up, look at, and run the coordinator of a federation."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cameo_protocol.console import emit, new_app
+from cameo_server.cli.options import AsJson, Home
+
+app = new_app("The coordinator of a federation: its keys, its hospitals' file, its processes.")
+
+
+@app.command()
+def init(
+    host: Annotated[
+        str, typer.Option("--host", metavar="NAME_OR_IP", help="Where hospitals reach this machine.")
+    ] = "localhost",
+    fleet_port: Annotated[int, typer.Option("--fleet-port", metavar="P", help="Port for hospitals.")] = 9092,
+    name: Annotated[str, typer.Option("--name", metavar="FED", help="The federation: a-z 0-9 . _ -")] = "cameo",
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the federation's CA, this machine's certificate and the key that signs plans.
+
+    \b
+    Example:
+      cameo coordinator init --name heart-study --host coordinator.example.org
+    """
+    from cameo_server.home import CoordinatorHome, default_root
+    from cameo_server.membership import fingerprint, init_coordinator, plan_key, public_key
+
+    place = CoordinatorHome((home or default_root()).absolute())
+    config = init_coordinator(place, federation=name, host=host, fleet_port=fleet_port, now=datetime.now(UTC))
+    found = fingerprint(public_key(plan_key(place)))
+    value = {"federation": config.federation, "home": str(place.root), "fingerprint": found}
+    emit(
+        {**value, "host": config.host, "fleet_port": config.fleet_port},
+        as_json,
+        lambda: (
+            f"coordinator of {config.federation}, state in {place.root}\n"
+            f"fingerprint  {found}\n"
+            "Next: cameo site add public.json, once for every hospital"
+        ),
+    )
+
+
+@app.command()
+def federation(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="Where to write the file for the hospitals.")
+    ] = Path("federation.json"),
+    threshold: Annotated[
+        int | None, typer.Option(help="Answers that open a sum. Default: more than two thirds.")
+    ] = None,
+    colluders: Annotated[int | None, typer.Option(help="Colluding hospitals to be covered. Default: 1.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the signed federation file for the present roster; send it to every hospital.
+
+    \b
+    Example:
+      cameo coordinator federation --out federation.json
+    """
+    from cameo_protocol.federation import read_federation
+    from cameo_server.home import open_home, write_file
+    from cameo_server.membership import issue_federation
+
+    raw = issue_federation(open_home(home), datetime.now(UTC), threshold=threshold, colluders=colluders)
+    write_file(out.absolute(), raw)
+    issued = read_federation(raw)
+    cohort = issued.cohort
+    value = {
+        "federation": issued.name,
+        "serial": issued.serial,
+        "path": str(out.absolute()),
+        "fingerprint": issued.fingerprint(),
+        "hospitals": [site.name for site in cohort.sites],
+        "threshold": cohort.threshold,
+        "colluders": cohort.colluders,
+    }
+    spare = len(cohort.sites) - cohort.threshold
+    lost = f"{spare} may be lost in a round" if spare else "none may be lost in a round"
+    emit(
+        value,
+        as_json,
+        lambda: (
+            f"federation {issued.name}, issue {issued.serial}, written to {out}\n"
+            f"{len(cohort.sites)} hospitals, any {cohort.threshold} open a sum ({lost}),"
+            f" {cohort.colluders} colluding covered\n"
+            f"fingerprint  {issued.fingerprint()}\n"
+            f"Next: send {out} to every hospital, and tell the fingerprint by phone"
+        ),
+    )
+
+
+@app.command()
+def status(home: Home = None, as_json: AsJson = False) -> None:
+    """What this coordinator is set up for, and how long its certificates last.
+
+    \b
+    Example:
+      cameo coordinator status --json
+    """
+    from cameo_server.home import load_config, open_home
+    from cameo_server.membership import fingerprint, list_sites, load_certificate, plan_key, public_key
+    from cameo_server.pki import days_left
+
+    place = open_home(home)
+    config, now = load_config(place), datetime.now(UTC)
+    value: dict[str, object] = {
+        "federation": config.federation,
+        "home": str(place.root),
+        "host": config.host,
+        "fleet_port": config.fleet_port,
+        "fingerprint": fingerprint(public_key(plan_key(place))),
+        "hospitals": len(list_sites(place)),
+        "federation_file_issued": place.federation.exists(),
+        "server_certificate_days": days_left(load_certificate(place, "server"), now),
+        "ca_certificate_days": days_left(load_certificate(place, "ca"), now),
+    }
+    width = max(map(len, value))
+    emit(value, as_json, lambda: "\n".join(f"{k.replace('_', ' '):<{width}}  {v}" for k, v in value.items()))

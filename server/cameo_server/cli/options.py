@@ -1,0 +1,14 @@
+"""Options that several commands of the coordinator take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", metavar="DIR", help="State folder. Default: $XDG_STATE_HOME/cameo-coordinator."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of text.")]
