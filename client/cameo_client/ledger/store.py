@@ -96,6 +96,7 @@ class Store:
                 exit=ExitCode.DATA,
             )
         with _readable(path):
+            self._identity = _identity(path)
             self._db = _connect(path)
             try:
                 self._check_file()
@@ -131,7 +132,7 @@ class Store:
         try:
             yield
         finally:
-            self._db.execute("ROLLBACK")
+            self._abandon()
 
     def write(self, decide: Callable[[], Row | None]) -> Row | None:
         """Append the entry that `decide` returns, as one transaction that no other process can come between.
@@ -139,6 +140,7 @@ class Store:
         decide may read and may raise; then, and when it returns None, nothing is written. An error from here means
         that the entry may or may not be stored: read again before trusting anything.
         """
+        self._check_same_file()
         with _readable(self.path):
             self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -149,9 +151,7 @@ class Store:
                     self._db.execute("UPDATE head SET count = ?, hash = ?", (row.seq, row.hash))
                     self._db.execute("COMMIT")
         finally:
-            if self._db.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
+            self._abandon()
         return row
 
     def settle(self) -> None:
@@ -169,6 +169,16 @@ class Store:
         if verdict != "ok":
             raise damaged(self.path, "its pages are not in order")
 
+    def _abandon(self) -> None:
+        """End the transaction if one is open still; its writes, if any, are undone."""
+        if self._db.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+
+    def _check_same_file(self) -> None:
+        if _identity(self.path) != self._identity:
+            raise damaged(self.path, "it was replaced or removed while this process had it open")
+
     def _check_file(self) -> None:
         marks = [self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
         if marks != [APPLICATION_ID, SCHEMA_VERSION]:
@@ -177,6 +187,15 @@ class Store:
         found = [row[0] for row in self._db.execute("SELECT sql FROM sqlite_schema ORDER BY rowid")]
         if mode != "wal" or found != list(_SCHEMA):
             raise damaged(self.path, "its tables are not those of a ledger")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a file from another one of the same name; (0, 0) when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def _connect(path: Path) -> sqlite3.Connection:
