@@ -49,7 +49,7 @@ def _block(fact: Fact, column: NDArray[np.generic]) -> NDArray[np.float64]:
         number = column.astype(np.float64)
         missing = np.isnan(number)
         low, high = (0.0, 1.0) if fact.scale is None else fact.scale
-        scaled = np.clip((number - low) / (high - low) * 2.0 - 1.0, -1.0, 1.0)
+        scaled = (np.clip(number, low, high) - low) / (high - low) * 2.0 - 1.0
         values = np.where(missing, 0.0, scaled)[:, None]
     return np.concatenate([values, missing[:, None].astype(np.float64)], axis=1) if fact.missing else values
 

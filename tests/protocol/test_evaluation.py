@@ -1,0 +1,166 @@
+"""Figures from histograms: equal to the clear ones without noise, honest intervals with it, None when too noisy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score, roc_auc_score
+
+from cameo_protocol.errors import Bug
+from cameo_protocol.evaluation import (
+    TOO_NOISY,
+    adjusted_rand,
+    auc,
+    brier,
+    calibration_error,
+    evaluate,
+)
+
+
+def patients(size, rng, prevalence=0.3, spread=2.0):
+    labels = (rng.random(size) < prevalence).astype(int)
+    logits = rng.normal(size=size) + spread * (labels - 0.5) + math.log(prevalence / (1 - prevalence))
+    return 1 / (1 + np.exp(-logits)), labels
+
+
+def histogram(scores, labels, bins):
+    lane = np.minimum((scores * bins).astype(int), bins - 1) + bins * labels
+    return np.bincount(lane, minlength=2 * bins)
+
+
+def middles(scores, bins):
+    return (np.minimum((scores * bins).astype(int), bins - 1) + 0.5) / bins
+
+
+def test_without_noise_the_figures_are_those_of_the_binned_scores():
+    scores, labels = patients(2000, np.random.default_rng(0))
+    figures = evaluate(histogram(scores, labels, 20), 0.0)
+    binned = middles(scores, 20)
+    assert figures.auc.value == pytest.approx(roc_auc_score(labels, binned), abs=1e-12)
+    assert figures.auc.value == pytest.approx(auc(scores, labels), abs=0.01)
+    assert figures.brier.value == pytest.approx(np.mean((binned - labels) ** 2), abs=1e-12)
+    assert figures.prevalence.value == pytest.approx(labels.mean(), abs=1e-12)
+    assert figures.gap.value == pytest.approx(labels.mean() - binned.mean(), abs=1e-12)
+
+
+def test_the_curve_by_hand():
+    zeros, ones = [900, 300, 0, 0], [100, 300, 0, 700]
+    curve = evaluate(np.array(zeros + ones), 0.0).curve
+    assert [point.predicted for point in curve] == [0.125, 0.375, 0.625, 0.875]
+    assert [(point.low, point.high) for point in curve][1] == (0.25, 0.5)
+    assert curve[0].observed.value == pytest.approx(0.1)
+    assert curve[1].observed.value == pytest.approx(0.5)
+    assert curve[2].observed is None
+    assert curve[3].observed.value == 1.0
+    assert curve[0].observed.low < 0.1 < curve[0].observed.high
+    assert curve[3].observed.high == 1.0
+
+
+@pytest.mark.parametrize(("size", "noise", "bins"), [(800, 0.0, 20), (2000, 6.0, 10), (8000, 6.0, 20)])
+def test_intervals_cover_the_truth(size, noise, bins):
+    rng = np.random.default_rng(1)
+    many, their_labels = patients(400_000, rng)
+    truth = {
+        "auc": auc(middles(many, bins), their_labels),
+        "brier": brier(middles(many, bins), their_labels),
+        "prevalence": 0.3,
+        "gap": 0.3 - middles(many, bins).mean(),
+    }
+    covered = dict.fromkeys(truth, 0)
+    for _ in range(200):
+        noisy = histogram(*patients(size, rng), bins) + np.rint(rng.normal(0, noise, 2 * bins))
+        figures = evaluate(noisy, noise)
+        for name, value in truth.items():
+            estimate = getattr(figures, name)
+            covered[name] += estimate.low <= value <= estimate.high
+    assert all(count >= 180 for count in covered.values()), covered
+
+
+def test_an_interval_without_its_noise_would_be_too_short():
+    rng = np.random.default_rng(2)
+    truth = auc(middles((many := patients(400_000, rng))[0], 10), many[1])
+    covered = 0
+    for _ in range(200):
+        noisy = histogram(*patients(2000, rng), 10) + np.rint(rng.normal(0, 12.0, 20))
+        estimate = evaluate(noisy, 0.0).auc
+        covered += estimate.low <= truth <= estimate.high
+    assert covered < 170
+
+
+def test_a_small_test_set_under_strong_noise_says_nothing():
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        noisy = histogram(*patients(184, rng, prevalence=0.55), 10) + np.rint(rng.normal(0, 16.7, 20))
+        figures = evaluate(noisy, 16.7)
+        assert figures.auc is None
+        assert all(point.observed is None for point in figures.curve)
+
+
+def test_noise_alone_says_nothing():
+    rng = np.random.default_rng(4)
+    said = [evaluate(rng.normal(0, 50, 40), 50.0) for _ in range(100)]
+    assert all(figures.auc is None and figures.brier is None for figures in said)
+
+
+@pytest.mark.parametrize("counts", [[0] * 8, [5, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 3]])
+def test_nobody_or_one_class_has_no_auc(counts):
+    assert evaluate(np.array(counts), 0.0).auc is None
+
+
+def test_a_handful_of_patients_who_agree_is_no_certainty():
+    figures = evaluate(np.array([4, 0, 0, 0, 0, 0, 0, 4]), 0.0)
+    assert figures.auc is None
+    assert figures.prevalence is None
+
+
+def test_the_width_of_a_reported_interval_is_bounded():
+    rng = np.random.default_rng(5)
+    for size in (50, 200, 1000):
+        for noise in (0.0, 2.0, 8.0):
+            figures = evaluate(histogram(*patients(size, rng), 10) + rng.normal(0, noise, 20), noise)
+            for estimate in (figures.auc, figures.brier, figures.prevalence, figures.gap):
+                assert estimate is None or estimate.high - estimate.low <= 2 * 1.96 * TOO_NOISY + 1e-9
+
+
+@pytest.mark.parametrize("noise", [-1.0, math.nan, math.inf])
+def test_a_noise_without_meaning_is_a_bug(noise):
+    with pytest.raises(Bug, match="evaluation-histogram"):
+        evaluate(np.zeros(8), noise)
+
+
+@pytest.mark.parametrize("shape", [(0,), (7,), (2, 4)])
+def test_a_histogram_of_another_shape_is_a_bug(shape):
+    with pytest.raises(Bug, match="evaluation-histogram"):
+        evaluate(np.zeros(shape), 1.0)
+
+
+def test_clear_figures_equal_those_of_sklearn():
+    rng = np.random.default_rng(6)
+    scores, labels = patients(500, rng)
+    scores = np.round(scores, 2)  # ties
+    assert auc(scores, labels) == pytest.approx(roc_auc_score(labels, scores))
+    assert brier(scores, labels) == pytest.approx(np.mean((scores - labels) ** 2))
+    one, two = rng.integers(0, 4, 300), rng.integers(5, 8, 300)
+    assert adjusted_rand(one, two) == pytest.approx(adjusted_rand_score(one, two))
+    assert adjusted_rand(one, one % 2) == pytest.approx(adjusted_rand_score(one, one % 2))
+
+
+def test_clear_figures_at_the_edges():
+    nobody = np.zeros(0)
+    assert auc(nobody, nobody) is None
+    assert auc(np.array([0.1, 0.9]), np.array([1, 1])) is None
+    assert brier(nobody, nobody) is None
+    assert calibration_error(nobody, nobody) is None
+    assert adjusted_rand(nobody.astype(int), nobody.astype(int)) == 1.0
+    assert adjusted_rand(np.array([3, 3, 3]), np.array([1, 1, 1])) == 1.0
+    with pytest.raises(Bug, match="partition-shape"):
+        adjusted_rand(np.array([1, 2]), np.array([1]))
+
+
+def test_calibration_error_by_hand():
+    scores = np.array([0.1, 0.1, 0.1, 0.1, 0.9, 0.9])
+    labels = np.array([1, 0, 0, 0, 1, 1])
+    assert calibration_error(scores, labels, bins=2) == pytest.approx((abs(1 - 0.4) + abs(2 - 1.8)) / 6)
+    assert calibration_error(np.array([1.0]), np.array([1])) == 0.0
