@@ -59,7 +59,7 @@ def drive(
     exchange: Exchange, home: CoordinatorHome, store: RunStore, run: str, plan: RunPlan, nodes: dict[int, int]
 ) -> None:
     """Drive a run over an exchange. nodes: Shamir index -> Flower node id."""
-    parties = Parties(plan=plan, nodes=nodes, exchange=exchange, store=store, clock=time.monotonic)
+    parties = Parties(plan=plan, nodes=nodes, exchange=exchange, store=store, clock=time.monotonic, pause=time.sleep)
     features = len(feature_names(read_catalogue(plan.data.catalogue)))
     driver = RunDriver(
         parties=parties,

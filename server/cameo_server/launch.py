@@ -25,7 +25,7 @@ from cameo_server.planning import resolve
 from cameo_server.run.store import RunStore
 
 STATE = "state.json"
-ENDED = ("published", "stopped")
+ENDED = ("published", "finished")
 ROSTER_POLL_S = 2.0
 EVENT_POLL_S = 0.1
 DEATH_POLL_S = 3.0
@@ -98,31 +98,29 @@ def start_run(home: CoordinatorHome, plan: RunPlan, *, run: str | None = None) -
 
 
 def follow(home: CoordinatorHome, run: str) -> Iterator[dict[str, Any]]:
-    """The events of a run as they come, ending with "published" or "stopped".
+    """The events of a run as they come; the last is "published", or "finished" after a "stopped" that says why.
 
-    When the run's process dies without a word, a last event "stopped" says so.
+    When the run's process dies without a word, a "stopped" of ours says so and is the last.
     """
     store = RunStore(home.runs / run)
-    seen, quiet_since = 0, time.monotonic()
+    seen: list[dict[str, Any]] = []
+    looked = time.monotonic()
     while True:
-        events = list(store.events())
-        for event in events[seen:]:
-            yield event
-            if event["event"] in ENDED and not _more_to_come(event, events):
-                return
-        if len(events) > seen:
-            seen, quiet_since = len(events), time.monotonic()
-        elif time.monotonic() - quiet_since > DEATH_POLL_S:
-            quiet_since = time.monotonic()
-            if (dead := _dead(home, store)) is not None and len(list(store.events())) == seen:
-                yield dead
+        fresh = list(store.events())[len(seen) :]
+        yield from fresh
+        seen += fresh
+        if any(event["event"] in ENDED for event in fresh):
+            return
+        if fresh:
+            looked = time.monotonic()
+        elif time.monotonic() - looked > DEATH_POLL_S:
+            looked = time.monotonic()
+            dead = _dead(home, store)
+            if dead is not None and len(list(store.events())) == len(seen):
+                if not any(event["event"] == "stopped" for event in seen):
+                    yield dead
                 return
         time.sleep(EVENT_POLL_S)
-
-
-def _more_to_come(event: dict[str, Any], events: list[dict[str, Any]]) -> bool:
-    """After "stopped" hospitals are told; "finished" follows unless the process died in between."""
-    return event["event"] == "stopped" and not any(e["event"] == "finished" for e in events)
 
 
 def _dead(home: CoordinatorHome, store: RunStore) -> dict[str, Any] | None:

@@ -89,7 +89,7 @@ class Admitted:
         parameters = np.frombuffer(vector, dtype="<f4")
         if not np.isfinite(parameters).all():
             raise Reject("model-not-finite", what="the model holds a number that is not finite")
-        if call.step == 0 and not np.array_equal(parameters, self._initial()):
+        if call.step == 0 and not np.array_equal(parameters, initial_model(self.plan, self.features)):
             raise Reject("model-not-initial", what="the first model is not the one that the plan determines")
         return parameters.astype(np.float64)
 
@@ -98,13 +98,15 @@ class Admitted:
         releases = round_releases(self.plan, call.kind)
         self.ledger.commit(self.run, call.round_no, call.kind, releases, epoch=call.epoch)
 
-    def _initial(self) -> npt.NDArray[np.float32]:
-        parts = [initial_parameters(task, self.features, self.plan.seed) for task in self.plan.trained()]
-        return np.concatenate(parts).astype("<f4")
-
     def _most_rounds(self) -> int:
         plan = self.plan
         return plan.training.spare + sum(plan.rounds_of(kind) for kind in ROUND_KINDS)
+
+
+def initial_model(plan: RunPlan, features: int) -> npt.NDArray[np.float32]:
+    """The model with which the plan says training starts, as it travels: all trained tasks in plan order."""
+    parts = [initial_parameters(task, features, plan.seed) for task in plan.trained()]
+    return np.concatenate(parts).astype("<f4")
 
 
 @dataclass
@@ -171,4 +173,5 @@ class Gatekeeper:
         caps = Caps(dataset=policy.caps.epsilon_per_data_set, year=policy.caps.epsilon_per_year)
         self.ledger.reserve(run, plan.plan_id(), plan_releases(plan), caps)
         contributor = Contributor(plan, study.patients, self.noise, self.random)
+        contributor.warm_up(initial_model(plan, study.features).astype(np.float64))
         return Admitted(run, plan, index, policy, self.ledger, contributor, study.features)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from cameo_server.cli import coordinator, site
+from cameo_server.cli import coordinator, runs, site
 
 
 def register(app: typer.Typer) -> None:
     """Add the coordinator's commands to `cameo`."""
     app.add_typer(coordinator.app, name="coordinator")
     app.add_typer(site.app, name="site")
+    runs.register(app)

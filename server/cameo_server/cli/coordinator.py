@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from cameo_protocol.console import emit, new_app
+from cameo_protocol.console import emit, new_app, say, serve
 from cameo_server.cli.options import AsJson, Home
 
-app = new_app("The coordinator of a federation: its keys, its hospitals' file, its processes.")
+app = new_app("The coordinator: keys, the file for hospitals, processes.")
 
 
 @app.command()
@@ -24,7 +24,7 @@ def init(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the federation's CA, this machine's certificate and the key that signs plans.
+    """Make the CA, the server certificate and the plan-signing key.
 
     \b
     Example:
@@ -60,7 +60,9 @@ def federation(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the signed federation file for the present roster; send it to every hospital.
+    """Write the signed file that every hospital gets.
+
+    It names the coordinator, its CA and the present roster.
 
     \b
     Example:
@@ -99,14 +101,41 @@ def federation(
 
 
 @app.command()
+def start(
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="ADDRESS", help="Address on which hospitals are answered.")
+    ] = "0.0.0.0",  # noqa: S104 - hospitals are on other machines; all that is reachable there is the gated Fleet API
+    home: Home = None,
+) -> None:
+    """Run the coordinator until Ctrl-C or SIGTERM.
+
+    Hospitals connect to the fleet port; everything else stays on this machine. The server certificate is renewed in
+    its last 30 days.
+
+    \b
+    Example:
+      cameo coordinator start
+    """
+    from cameo_server.home import open_home
+    from cameo_server.launch import start_coordinator
+    from cameo_server.membership import renew_server_certificate
+
+    place = open_home(home)
+    if renew_server_certificate(place, datetime.now(UTC)):
+        say("the server certificate has been renewed")
+    serve(lambda stop: start_coordinator(place, stop, say, fleet_host=listen))
+
+
+@app.command()
 def status(home: Home = None, as_json: AsJson = False) -> None:
-    """What this coordinator is set up for, and how long its certificates last.
+    """What this coordinator is set up for, and its certificates.
 
     \b
     Example:
       cameo coordinator status --json
     """
     from cameo_server.home import load_config, open_home
+    from cameo_server.launch import running
     from cameo_server.membership import fingerprint, list_sites, load_certificate, plan_key, public_key
     from cameo_server.pki import days_left
 
@@ -118,6 +147,7 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
         "host": config.host,
         "fleet_port": config.fleet_port,
         "fingerprint": fingerprint(public_key(plan_key(place))),
+        "running": running(place) is not None,
         "hospitals": len(list_sites(place)),
         "federation_file_issued": place.federation.exists(),
         "server_certificate_days": days_left(load_certificate(place, "server"), now),

@@ -17,11 +17,13 @@ app = new_app("The hospitals of the federation.")
 
 @app.command()
 def add(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="public.json of the hospital.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", hidden=True)],
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add a hospital to the roster and show the fingerprint to compare with it by phone.
+    """Add a hospital to the roster.
+
+    FILE is the public.json of the hospital. Shows the fingerprint to compare with the hospital by phone.
 
     \b
     Example:
@@ -68,11 +70,13 @@ def list_(home: Home = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def remove(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The hospital's name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)],
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take a hospital off the roster; its number is not given out again.
+    """Take the hospital NAME off the roster.
+
+    Its number is not given out again.
 
     \b
     Example:

@@ -5,10 +5,14 @@ Flower's Control and Runtime APIs have no user authentication, so they are never
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Callable
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from flwr.common.constant import SUPERLINK_NODE_ID
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cameo_server.flower.turnstile import Answer, Bells, Turnstile, fleet_node
 
 # What the agent calls. Registering and bundles are left out: a hospital runs only what it installed.
 FLEET_PATHS = frozenset(
@@ -24,86 +28,136 @@ FLEET_PATHS = frozenset(
         "confirm-message-received",
     )
 )
+FLEET_PULL, RUNTIME_PULL = "/v1/fleet/pull-messages", "/v1/runtime/pull-messages"
 # Flower's chunks are 5 MiB; a message above this is refused before it is read.
 MAX_BODY_BYTES = 8 << 20
-CONTROL_PREFIX = "/v1/control/"
+CONTROL_PREFIX, STREAM_PREFIX = "/v1/control/", "/v1/control/stream-"
 CONTROL_HEADER = "x-cameo-control"
 HEALTH_PATH = "/health"
+# How long a request for messages may wait: hospitals give up after 30 s; the ServerApp watches its own deadlines.
+FLEET_HOLD_S, RUNTIME_HOLD_S = 15.0, 0.5
 
 
-async def answer(send: Send, status: int) -> None:
-    """An empty HTTP response."""
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
-    await send({"type": "http.response.body", "body": b""})
+class _Refused(Exception):
+    """A request that gets a bare status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
-class _TooLong(Exception):
-    """A body without (or with a false) length went over the limit while it was read."""
+async def _send(send: Send, answer: Answer) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})
 
 
-class FleetGate:
+def _bare(status: int) -> Answer:
+    return Answer(status, [(b"content-length", b"0")], b"")
+
+
+async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body; 413 above the limit, before reading where the length is declared."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and not (value.isdigit() and int(value) <= limit):
+            raise _Refused(413)
+    pieces, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Refused(400)
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > limit:
+            raise _Refused(413)
+        more = message.get("more_body", False)
+    return b"".join(pieces)
+
+
+class _Gate:
+    """What both sides share: read, enter, ring, and hold a request for messages while there are none."""
+
+    def __init__(self, flower: Turnstile, bells: Bells) -> None:
+        self._flower, self._bells = flower, bells
+
+    async def _enter(self, scope: Scope, body: bytes) -> Answer:
+        answer = await self._flower.enter(scope, body)
+        self._bells.heard(scope["path"], body, answer)
+        return answer
+
+    async def _pull(self, scope: Scope, body: bytes, receive: Receive, node: int, hold_s: float) -> Answer:
+        """Flower's answer, or its first one after a ring within the hold time. An empty body means no messages."""
+        gone = asyncio.ensure_future(receive())  # resolves when the caller hangs up
+        end = asyncio.get_running_loop().time() + hold_s
+        try:
+            while True:
+                ring = asyncio.ensure_future(self._bells.wait(node, max(0.0, end - asyncio.get_running_loop().time())))
+                await asyncio.sleep(0)  # it listens before we look, so no ring falls between
+                answer = await self._enter(scope, body)
+                if answer.status != 200 or answer.body:
+                    ring.cancel()
+                    return answer
+                await asyncio.wait((ring, gone), return_when=asyncio.FIRST_COMPLETED)
+                if gone.done() or not ring.done() or not ring.result():
+                    ring.cancel()
+                    return answer
+        finally:
+            gone.cancel()
+
+
+class FleetGate(_Gate):
     """The public side: answers POST on `FLEET_PATHS`, 404 to everything else, 413 to a body above `MAX_BODY_BYTES`."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return  # uvicorn closes a websocket nobody accepts with 403; lifespan is off on this side
-        if scope["method"] != "POST" or scope["path"] not in FLEET_PATHS:
-            await answer(send, 404)
-            return
-        if _declared_length(scope) > MAX_BODY_BYTES:
-            await answer(send, 413)
-            return
+            return  # no websockets and no lifespan on this side
         try:
-            await self._app(scope, _bounded(receive), send)
-        except _TooLong:
-            await answer(send, 413)
+            if scope["method"] != "POST" or scope["path"] not in FLEET_PATHS:
+                raise _Refused(404)
+            body = await _read(scope, receive, MAX_BODY_BYTES)
+            if scope["path"] == FLEET_PULL:
+                answer = await self._pull(scope, body, receive, fleet_node(body), FLEET_HOLD_S)
+            else:
+                answer = await self._enter(scope, body)
+        except _Refused as refused:
+            answer = _bare(refused.status)
+        await _send(send, answer)
 
 
-def _declared_length(scope: Scope) -> int:
-    """The Content-Length header; 0 without one, over the limit when it is no number."""
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value) if value.isdigit() else MAX_BODY_BYTES + 1
-    return 0
-
-
-def _bounded(receive: Receive) -> Receive:
-    """`receive`, until more than `MAX_BODY_BYTES` came."""
-    seen = 0
-
-    async def bounded() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > MAX_BODY_BYTES:
-            raise _TooLong
-        return message
-
-    return bounded
-
-
-class LocalGate:
+class LocalGate(_Gate):
     """The loopback side: every route, but the Control API only with the token in `CONTROL_HEADER`, else 401.
 
     Other users of this machine can open a loopback port too; the token lies in a file that only its owner reads.
     `ready` says whether both servers answer; until then /health is 503.
     """
 
-    def __init__(self, app: ASGIApp, token: str, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, flower: Turnstile, bells: Bells, app: ASGIApp, token: str, ready: Callable[[], bool]
+    ) -> None:
+        super().__init__(flower, bells)
         self._app, self._token, self._ready = app, token.encode(), ready
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif scope["path"] == HEALTH_PATH:
-            await answer(send, 200 if self._ready() else 503)
-        elif scope["path"].startswith(CONTROL_PREFIX) and not self._allowed(scope):
-            await answer(send, 401)
-        else:
+            return
+        path: str = scope["path"]
+        if path == HEALTH_PATH:
+            answer = _bare(200 if self._ready() else 503)
+        elif path.startswith(CONTROL_PREFIX) and not self._allowed(scope):
+            answer = _bare(401)
+        elif path.startswith(STREAM_PREFIX):  # stays open: it must not keep others out
             await self._app(scope, receive, send)
+            return
+        else:
+            try:
+                body = await _read(scope, receive, 8 * MAX_BODY_BYTES)
+                if path == RUNTIME_PULL:
+                    answer = await self._pull(scope, body, receive, SUPERLINK_NODE_ID, RUNTIME_HOLD_S)
+                else:
+                    answer = await self._enter(scope, body)
+            except _Refused as refused:
+                answer = _bare(refused.status)
+        await _send(send, answer)
 
     def _allowed(self, scope: Scope) -> bool:
         given = [value for name, value in scope["headers"] if name == CONTROL_HEADER.encode()]

@@ -26,6 +26,7 @@ from fastapi import FastAPI
 from cameo_server.flower.gate import FleetGate, LocalGate
 from cameo_server.flower.process import end_with_parent
 from cameo_server.flower.settings import LOOPBACK, SuperLinkSettings
+from cameo_server.flower.turnstile import Bells, Turnstile
 
 EXIT_PORT_TAKEN = 98
 EXIT_TLS = 97
@@ -115,11 +116,14 @@ def _listen(host: str, port: int) -> socket.socket:
         sys.exit(EXIT_PORT_TAKEN if error.errno == errno.EADDRINUSE else 1)
 
 
-async def _serve(public: _Server, local: _Server, sockets: tuple[socket.socket, socket.socket]) -> None:
+async def _serve(
+    public: _Server, local: _Server, sockets: tuple[socket.socket, socket.socket], bells: Bells
+) -> None:
     """Run both servers until SIGTERM or SIGINT, or until one of them ends."""
 
     def stop() -> None:
         public.should_exit = local.should_exit = True
+        bells.ring_all()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -136,10 +140,12 @@ def run_superlink(settings: SuperLinkSettings) -> None:
     sockets = (_listen(settings.fleet_host, settings.fleet_port), _listen(LOOPBACK, settings.control_port))
     factory = _tls(settings)
     app = flower_app(settings)
-    public = _server(FleetGate(app), lifespan="off", ssl_context_factory=factory)
-    gate = LocalGate(app, settings.control_token(), lambda: public.started and local.started)
+    flower, bells = Turnstile(app), Bells()
+    public = _server(FleetGate(flower, bells), lifespan="off", ssl_context_factory=factory)
+    gate = LocalGate(flower, bells, app, settings.control_token(), lambda: public.started and local.started)
     local = _server(gate, lifespan="on")
-    asyncio.run(_serve(public, local, sockets))
+    with asyncio.Runner(loop_factory=local.config.get_loop_factory()) as runner:
+        runner.run(_serve(public, local, sockets, bells))
 
 
 def _arguments(argv: list[str] | None) -> tuple[SuperLinkSettings, int | None]:

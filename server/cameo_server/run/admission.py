@@ -9,6 +9,9 @@ from cameo_protocol.packet import Packet
 from cameo_protocol.stages import ADMIT, Admission, Invitation
 from cameo_server.run.party import Parties
 
+# A hospital that is not connected yet is asked again after so many seconds, until the deadline.
+RETRY_S = 0.5
+
 
 def invitation(parties: Parties, run: str, key: Ed25519PrivateKey) -> Packet:
     """The signed invitation to this run."""
@@ -35,11 +38,22 @@ def admit(parties: Parties, run: str, key: Ed25519PrivateKey) -> None:
     Raises OperatorError "cohort-incomplete" (exit 7) when fewer than the threshold accept.
     """
     packet = invitation(parties, run, key)
-    parties.active = set(parties.nodes)
-    accepted = set()
-    for index, answer in parties.ask(ADMIT, dict.fromkeys(parties.nodes, packet), parties.plan.deadlines.admit):
-        if read_admission(parties, run, index, answer):
-            accepted.add(index)
+    until = parties.clock() + parties.plan.deadlines.admit
+    waiting, accepted = set(parties.nodes), set()
+    while waiting:
+        left = until - parties.clock()
+        parties.active = set(parties.nodes)
+        for index, answer in parties.ask(ADMIT, {i: packet for i in waiting}, left, drop_silent=False):
+            waiting.discard(index)
+            if read_admission(parties, run, index, answer):
+                accepted.add(index)
+        waiting &= parties.active
+        if waiting and parties.clock() + RETRY_S >= until:
+            for index in waiting:
+                parties.drop(index, ADMIT, "no-answer")
+            break
+        if waiting:
+            parties.pause(RETRY_S)
     parties.active = accepted
     require_threshold(parties, "take part")
 

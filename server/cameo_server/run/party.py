@@ -29,7 +29,8 @@ class Exchange(Protocol):
 class Parties:
     """Who is who, who still answers, and how to ask them.
 
-    nodes: Shamir index -> Flower node id. active: indices that are expected to answer the next stage.
+    nodes: Shamir index -> Flower node id. active: indices that are expected to answer the next stage. clock, pause:
+    monotonic seconds, and waiting some.
     """
 
     plan: RunPlan
@@ -37,6 +38,7 @@ class Parties:
     exchange: Exchange
     store: RunStore
     clock: Callable[[], float]
+    pause: Callable[[float], None]
     active: set[int] = field(default_factory=set)
 
     def names(self, indices: Iterable[int]) -> list[str]:
@@ -51,10 +53,12 @@ class Parties:
                 return bytes.fromhex(site.identity)
         raise KeyError(index)
 
-    def ask(self, stage: str, requests: Mapping[int, Packet], deadline: float) -> Iterator[tuple[int, Packet]]:
+    def ask(
+        self, stage: str, requests: Mapping[int, Packet], deadline: float, *, drop_silent: bool = True
+    ) -> Iterator[tuple[int, Packet]]:
         """Ask the parties of `requests` (by index); yields answers, and drops who is late or answers with an error.
 
-        A party that does not answer, or refuses, leaves `active`; an event says so by name and code.
+        A party that does not answer (unless drop_silent is off), or refuses, leaves `active`; an event says so.
         """
         by_node = {self.nodes[index]: index for index in requests}
         missing = set(requests)
@@ -65,7 +69,7 @@ class Parties:
                 yield index, packet
             else:
                 self.drop(index, stage, error_code(packet.body) if packet.kind == ERROR else "wrong-answer")
-        for index in missing:
+        for index in missing if drop_silent else ():
             self.drop(index, stage, "no-answer")
 
     def post(self, requests: Mapping[int, Packet]) -> None:
