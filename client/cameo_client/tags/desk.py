@@ -1,0 +1,188 @@
+"""Commands that touch patients' tags, in the hospital only: dry-run, apply, explain, queue, approve."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from cameo_client.consent.records import Use
+from cameo_client.consent.store import ConsentStore
+from cameo_client.tags import explain as explaining
+from cameo_client.tags.apply import Outcome, apply, counts
+from cameo_client.tags.author import SCHEMA_VERSION, checked_pack, load_rules
+from cameo_client.tags.engine import PSEUDONYM
+from cameo_client.tags.guards import unobservable
+from cameo_client.tags.pack import SCOPE_OF
+from cameo_client.tags.policy import TagPolicy
+from cameo_client.tags.schema import ModelInfo
+from cameo_client.tags.store import TagStore
+from cameo_client.tags.world import Circumstances, Quality
+from cameo_protocol.errors import ExitCode, OperatorError
+from cameo_protocol.facts import Catalogue
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ward:
+    """What the node brings to an evaluation: the patients' facts with model columns, and what they came with.
+
+    facts: `pseudonym`, the catalogue's columns, and `risk_<label>`, `segment`, `segment_strength` where there is a
+    model. models: who filled these columns. now: timezone-aware.
+    """
+
+    facts: pl.DataFrame
+    catalogue: Catalogue
+    snapshot: date | None
+    quality: Quality
+    models: Sequence[ModelInfo]
+    consents: ConsentStore
+    policy: TagPolicy
+    now: datetime
+
+
+def quality_of(score: float, hard: bool, pseudonyms: Sequence[str], records: pl.Series, floor: float) -> Quality:
+    """The quality gate's report as guard 3 reads it. hard: a fault that forbids use at any score."""
+    poor = [name for name, points in zip(pseudonyms, records.to_list(), strict=True) if not points >= floor]
+    return Quality(0.0 if hard else score, frozenset(poor))
+
+
+def evaluate(paths: Sequence[Path], ward: Ward, store: TagStore) -> Outcome:
+    """Derive and guard, writing nothing."""
+    schema, _, rules = load_rules(paths, ward.catalogue, today=ward.now.date())
+    given = Circumstances(
+        policy=ward.policy,
+        consent=ward.consents,
+        quality=ward.quality,
+        models=tuple(ward.models),
+        approved_packs=store.approved_packs(),
+        now=ward.now,
+        snapshot=ward.snapshot,
+        memory=store.memory(ward.policy, ward.now),
+    )
+    return apply(ward.facts, rules, schema, given)
+
+
+def dry_run(paths: Sequence[Path], ward: Ward, store: TagStore) -> dict[str, Any]:
+    """What `apply` would do: tallies, and how many tags would come and go. Writes nothing, logs no use."""
+    outcome = evaluate(paths, ward, store)
+    wanted = {(one.pseudonym, one.rule.rule.tag.name): one.state for one in outcome.decisions(("stored", "waiting"))}
+    keys = {item.key for item in outcome.world.rules}
+    present = {(one.pseudonym, one.tag): one.state for one in store.tags() if one.rule in keys}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": "dry-run",
+        "tags": [tally.as_dict() for tally in counts(outcome)],
+        "added": len(wanted.keys() - present.keys()),
+        "removed": len(present.keys() - wanted.keys()),
+        "changed": sum(present[key] != wanted[key] for key in present.keys() & wanted.keys()),
+        "situations_not_observable": list(unobservable(outcome.world)),
+    }
+
+
+def apply_packs(paths: Sequence[Path], ward: Ward, store: TagStore) -> tuple[Outcome, dict[str, Any]]:
+    """Evaluate, log the use in the consent store, then write the tags."""
+    outcome = evaluate(paths, ward, store)
+    _log_use(outcome, ward)
+    changes = store.write(outcome)
+    return outcome, {
+        "schema_version": SCHEMA_VERSION,
+        "command": "apply",
+        **changes,
+        "tags": [tally.as_dict() for tally in counts(outcome)],
+        "situations_not_observable": list(unobservable(outcome.world)),
+    }
+
+
+def explain(paths: Sequence[Path], ward: Ward, store: TagStore, pseudonym: str, tag: str) -> dict[str, Any]:
+    """Why, or why not, from today's facts of this one patient, with the stored tag and its history if there is one.
+
+    A decision depends on the patient's own row only, so evaluating that row alone gives the same answer as `apply`.
+    """
+    one = ward.facts.filter(pl.col(PSEUDONYM) == pseudonym)
+    alone = Ward(**{**vars(ward), "facts": one})
+    found = explaining.explain(evaluate(paths, alone, store), pseudonym, tag)
+    stored = next((row for row in store.tags(pseudonym=pseudonym) if row.tag == tag), None)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": "explain",
+        **vars(found),
+        "stored": vars(stored) if stored else None,
+        "history": [row for row in store.history(pseudonym) if row["tag"] == tag],
+    }
+
+
+def queue(store: TagStore) -> dict[str, Any]:
+    """Tags that wait for a person, oldest first, and how many there are of each."""
+    rows = sorted(store.tags(state="waiting"), key=lambda row: (row.since, row.pseudonym, row.tag))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": "queue",
+        "by_tag": dict(sorted(Counter(row.tag for row in rows).items())),
+        "waiting": [
+            {
+                "pseudonym": row.pseudonym,
+                "tag": row.tag,
+                "reason": row.reason,
+                "because": list(row.because),
+                "since": row.since,
+                "approvals": store.approvals(row.pseudonym, row.rule, row.rule_version),
+            }
+            for row in rows
+        ],
+    }
+
+
+def approve(
+    store: TagStore, pseudonym: str, tag: str, person: str, now: datetime, *, reject: bool = False
+) -> dict[str, Any]:
+    """Record one person's verdict on a waiting tag. An approval takes effect at the next apply, after all guards."""
+    _named(person)
+    store.review(pseudonym, tag, person, "rejected" if reject else "approved", now)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": "approve",
+        "pseudonym": pseudonym,
+        "tag": tag,
+        "verdict": "rejected" if reject else "approved",
+        "do": "" if reject else "run: cameo-node tags apply",
+    }
+
+
+def approve_pack(store: TagStore, path: Path, catalogue: Catalogue, person: str, now: datetime) -> dict[str, Any]:
+    """Put a pack in force after lint and tests; four eyes: the person owns none of its rules."""
+    _named(person)
+    pack = checked_pack(path, catalogue, store, today=now.date())
+    store.approve_pack(pack, person, now)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "command": "approve-pack",
+        "pack": pack.pack.id,
+        "version": pack.pack.version,
+        "sha256": pack.sha256(),
+        "do": "run: cameo-node tags apply",
+    }
+
+
+def _named(person: str) -> None:
+    if not 3 <= len(person.strip()) <= 60 or not person.isprintable():
+        raise OperatorError(
+            "reviewer-unnamed", what="a verdict without a person", do="say who decides: --as NAME", exit=ExitCode.USAGE
+        )
+
+
+def _log_use(outcome: Outcome, ward: Ward) -> None:
+    """One use a purpose, for the patients whose tags come to be kept or wait, before anything is written."""
+    by_purpose: dict[str, set[str]] = {}
+    for one in outcome.decisions(("stored", "waiting")):
+        by_purpose.setdefault(one.rule.rule.purpose, set()).add(one.pseudonym)
+    packs = ", ".join(dict.fromkeys(f"{item.pack_id} {item.pack_version}" for item in outcome.world.rules))
+    for purpose, names in sorted(by_purpose.items()):
+        scope = next(scope for key, scope in SCOPE_OF.items() if key == purpose)
+        ground = next((text for key, text in ward.policy.legal_basis.items() if key == purpose), "consent")
+        use = Use(at=ward.now, scope=scope, action="tags evaluated", reference=packs, ground=ground)
+        ward.consents.log_use(use, sorted(names))

@@ -1,0 +1,91 @@
+"""Derive: facts in, one wide three-valued column a rule out. No side effects, no guards, no text of a rule.
+
+A null in the answer means "unknown", as in SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import polars as pl
+
+from cameo_client.tags.bind import BoundRule
+from cameo_client.tags.compile import compile_leaf, compile_tree
+from cameo_client.tags.predicate import And, Compare, Leaf, Not, Or, Tree, to_sql
+from cameo_client.tags.schema import Column, Schema
+from cameo_protocol.errors import ExitCode, OperatorError
+
+PSEUDONYM = "pseudonym"
+
+
+def prepare(facts: pl.DataFrame, schema: Schema, columns: Collection[str]) -> pl.DataFrame:
+    """The columns that rules read, in the types that predicates expect, plus `pseudonym`.
+
+    Numbers become Float64 with NaN as null (missing is unknown, never a value), enums text. A model's column that
+    the frame lacks is null everywhere. A missing or wrongly typed fact, a null or double pseudonym: `OperatorError`.
+    """
+    if PSEUDONYM not in facts.columns or facts.schema[PSEUDONYM] != pl.String:
+        raise _bad("facts-without-pseudonym", "the facts have no text column `pseudonym`")
+    if facts[PSEUDONYM].null_count() or facts[PSEUDONYM].n_unique() != facts.height:
+        raise _bad("facts-pseudonym-double", "a pseudonym is missing or stands in two rows")
+    wanted = [_select(facts, schema.column(name)) for name in dict.fromkeys(columns)]
+    return facts.select(pl.col(PSEUDONYM), *wanted)
+
+
+def derive(frame: pl.DataFrame, rules: Sequence[BoundRule], held: Mapping[str, Collection[str]]) -> pl.DataFrame:
+    """One Boolean column a rule (by its key), null = unknown, in the row order of a prepared frame.
+
+    held: rule key -> pseudonyms that have the tag now; they stay until the exit threshold.
+    """
+    return frame.select([_answer(rule, held.get(rule.key, ())).alias(rule.key) for rule in rules])
+
+
+def literals(tree: Tree, wanted: bool = True) -> tuple[tuple[Leaf, bool], ...]:
+    """The comparisons of a tree with their sign after pushing every NOT down; each once, in order."""
+    if isinstance(tree, Not):
+        return literals(tree.part, not wanted)
+    if isinstance(tree, And | Or):
+        found = [item for part in tree.parts for item in literals(part, wanted)]
+        return tuple(dict.fromkeys(found))
+    return ((tree, wanted),)
+
+
+def literal_expr(leaf: Leaf, wanted: bool) -> pl.Expr:
+    """The answer of one signed comparison; null = unknown."""
+    return compile_leaf(leaf) if wanted else ~compile_leaf(leaf)
+
+
+def literal_text(leaf: Leaf, wanted: bool) -> str:
+    """A signed comparison in a reader's words: `dx_t2d`, `NOT dx_t2d`, `sbp >= 140`."""
+    text = leaf.column if isinstance(leaf, Compare) and leaf.op == "=" and leaf.value is True else to_sql(leaf)
+    return text if wanted else f"NOT {text}"
+
+
+def _answer(rule: BoundRule, held: Collection[str]) -> pl.Expr:
+    enter = compile_tree(rule.enter)
+    if rule.rule.hysteresis is None or not held:
+        return enter
+    has = pl.col(PSEUDONYM).is_in(pl.Series(sorted(held), dtype=pl.String).implode())
+    return enter | (has & compile_tree(rule.stay))
+
+
+def _select(facts: pl.DataFrame, column: Column) -> pl.Expr:
+    wanted: pl.DataType = {"number": pl.Float64(), "bool": pl.Boolean(), "enum": pl.String()}[column.kind]
+    if column.name not in facts.columns:
+        if not column.model:
+            raise _bad("facts-column-missing", f"the facts lack the column {column.name}")
+        return pl.lit(None, dtype=wanted).alias(column.name)
+    found = facts.schema[column.name]
+    fits = {
+        "number": found.is_numeric(),
+        "bool": found == pl.Boolean,
+        "enum": found == pl.String or isinstance(found, pl.Enum | pl.Categorical),
+    }[column.kind] or found == pl.Null
+    if not fits:
+        raise _bad("facts-column-type", f"the column {column.name} is no {column.kind}")
+    expr = pl.col(column.name).cast(wanted)
+    return expr.fill_nan(None) if column.kind == "number" else expr
+
+
+def _bad(code: str, what: str) -> OperatorError:
+    return OperatorError(code, what=what, do="run: cameo-node data check", exit=ExitCode.DATA)

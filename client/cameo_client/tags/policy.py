@@ -1,0 +1,98 @@
+"""What the hospital's officer decides about tags: legal bases, sensitive situations, review, contact, fairness."""
+
+from __future__ import annotations
+
+from datetime import time
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from cameo_client.tags.pack import ColumnName, Id, Scope, Text, read_text
+from cameo_protocol.facts import Purpose
+from cameo_protocol.strict_yaml import parse_model
+
+Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+
+
+class _Frozen(BaseModel, frozen=True, extra="forbid"):
+    """Base of every part of the policy."""
+
+
+class Situation(_Frozen):
+    """A time in a patient's life in which some purposes stop. when: a predicate over the facts."""
+
+    name: Id
+    when: str
+    stops: tuple[Purpose, ...] = Field(min_length=1)
+
+
+class QuietHours(_Frozen):
+    """No messages from `start` until `end` in `zone`; the span may pass midnight."""
+
+    start: Clock
+    end: Clock
+    zone: str
+
+    @field_validator("zone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("not a time zone of this machine, such as Europe/Berlin") from None
+        return value
+
+    def covers(self, at: time) -> bool:
+        """Whether a local time lies in the quiet span; the end itself does not."""
+        start, end = time.fromisoformat(self.start), time.fromisoformat(self.end)
+        return start <= at < end if start <= end else at >= start or at < end
+
+
+class Fairness(_Frozen):
+    """Groups whose tag rates are compared; alert below `ratio`, or above its inverse, times the overall rate."""
+
+    columns: tuple[ColumnName, ...] = ("sex", "region", "insurance")
+    age_bands: tuple[int, ...] = (18, 40, 65, 80)
+    ratio: float = Field(default=0.8, gt=0, lt=1)
+
+
+class TagPolicy(_Frozen):
+    """The officer's decisions. legal_basis: purposes that rest on another basis than consent, with its text.
+
+    Only care may; marketing, education, reminders and research always need consent.
+    double_confirmed: scopes for which only a doubly confirmed grant counts.
+    age_column: tells minors, who need a guardian's decision; a patient whose age is null counts as one.
+    flags: yes/no facts that stop every tag of a patient. quality_floor may be raised, not lowered.
+    max_snapshot_age_days: None leaves the age of the facts to the quality score.
+    """
+
+    version: Literal[1]
+    legal_basis: dict[Purpose, Text] = {}
+    double_confirmed: tuple[Scope, ...] = ("marketing",)
+    age_column: ColumnName = "age"
+    quality_floor: float = Field(default=90, ge=90, le=100)
+    max_snapshot_age_days: int | None = Field(default=None, ge=1)
+    flags: dict[Literal["objected", "deceased", "record_locked"], ColumnName] = {
+        "objected": "objected",
+        "deceased": "deceased",
+        "record_locked": "record_locked",
+    }
+    situations: tuple[Situation, ...]
+    review_sample: float = Field(default=0.05, ge=0.01, le=1)
+    contacts_per_day: int = Field(default=2, ge=0, le=2)
+    quiet: QuietHours
+    fairness: Fairness = Fairness()
+
+    @model_validator(mode="after")
+    def _care_only(self) -> Self:
+        other = set(self.legal_basis) - {"care_management"}
+        if other:
+            raise ValueError(f"{min(other)} always needs consent; only care_management may rest on another basis")
+        return self
+
+
+def load_policy(path: Path) -> TagPolicy:
+    """Read the policy file; anything wrong with it is an `OperatorError`."""
+    return parse_model(read_text(path).encode(), TagPolicy, name=str(path))
