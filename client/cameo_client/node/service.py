@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import queue
@@ -9,9 +10,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cameo_client.consent.store import ConsentStore
 from cameo_client.home import NodeHome, load_config, load_identity, write_file
@@ -31,7 +34,7 @@ from cameo_protocol.federation import Federation
 log = logging.getLogger(__name__)
 # The ledger's own delta, fixed when it is opened and for ever; plans may state a smaller one, never a larger.
 LEDGER_DELTA = 1e-5
-NODE_ID = "flower-node-id"
+STATE = "state.json"
 WAKE_S = 0.25
 
 
@@ -46,9 +49,7 @@ def open_ledger(home: NodeHome) -> Ledger:
                 do="restore it from a backup: what has been spent cannot be forgotten",
                 exit=ExitCode.POLICY,
             )
-        Ledger.create(
-            home.ledger, dataset=dataset, delta=LEDGER_DELTA, clock=time.time, random=os.urandom
-        ).shut()
+        Ledger.create(home.ledger, dataset=dataset, delta=LEDGER_DELTA, clock=time.time, random=os.urandom).shut()
     return Ledger.open(home.ledger, dataset=dataset, delta=LEDGER_DELTA, clock=time.time)
 
 
@@ -128,10 +129,11 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
         key = load_node_key(home)
         failure: list[CameoError] = []
 
-        def on_state(state: AgentState, node_id: int) -> None:
-            say(f"{state.value}")
-            if node_id:
-                write_file(home.root / NODE_ID, str(node_id).encode())
+        state = NodeState.load(home)
+
+        def on_state(agent: AgentState, node_id: int) -> None:
+            say(agent.value)
+            state.update(agent=agent.value, node_id=node_id or state.node_id)
 
         def serve() -> None:
             try:
@@ -142,7 +144,7 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
                     node.hospital.handle,
                     stop,
                     on_state,
-                    node_id=_known_id(home.root / NODE_ID),
+                    node_id=state.node_id or None,
                 )
             except CameoError as error:
                 failure.append(error)
@@ -156,7 +158,7 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
                     run = node.published.get(timeout=WAKE_S)
                 except queue.Empty:
                     continue
-                _tag(lambda run=run: tag_patients(home, node.local(), node.consents, run, _now()), run, say)  # type: ignore[misc]
+                state.update(tags=_tag(partial(tag_patients, home, node.local(), node.consents, run, _now()), run, say))
         finally:
             stop.set()
             agent.join()
@@ -164,19 +166,46 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
             raise failure[0]
 
 
-def _tag(work: Callable[[], object], run: str, say: Callable[[str], None]) -> None:
-    """Write tags; a failure is this hospital's own affair and does not stop the node."""
+def _tag(work: Callable[[], object], run: str, say: Callable[[str], None]) -> dict[str, str]:
+    """Write tags; a failure is this hospital's own affair and does not stop the node. Returns what is kept of it."""
     try:
         work()
-        say(f"tags written for run {run}")
     except CameoError as error:
         log.error("tags for run %s: %s", run, error)
         say(f"no tags for run {run}: {error.code}; {error.do}")
+        return {"run": run, "error": error.code}
+    say(f"tags written for run {run}")
+    return {"run": run, "error": ""}
 
 
-def _known_id(path: Path) -> int | None:
-    text = path.read_text().strip() if path.exists() else ""
-    return int(text) if text.isdigit() else None
+@dataclass
+class NodeState:
+    """state.json: what `cameo-node status` shows of the running process, and the Flower id it comes back with.
+
+    tags: the run whose tags were written last, and the error that kept them from being written.
+    """
+
+    path: Path
+    agent: str = "stopped"
+    node_id: int = 0
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, home: NodeHome) -> NodeState:
+        """As it was left; the empty state when there is none or it is unreadable."""
+        path = home.root / STATE
+        try:
+            kept = json.loads(path.read_bytes())
+            return cls(path, "stopped", int(kept["node_id"]), dict(kept["tags"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(path)
+
+    def update(self, **changes: Any) -> None:
+        """Change fields and write the file."""
+        for name, value in changes.items():
+            setattr(self, name, value)
+        body = {"agent": self.agent, "node_id": self.node_id, "tags": self.tags, "pid": os.getpid()}
+        write_file(self.path, json.dumps(body).encode())
 
 
 def _report(code: str, what: str) -> None:

@@ -83,9 +83,7 @@ def open_study(
     return Study(patients=patients, features=local.features.shape[1])
 
 
-def _may_train(
-    home: NodeHome, names: list[str], consents: ConsentStore, now: datetime
-) -> npt.NDArray[np.bool_]:
+def _may_train(home: NodeHome, names: list[str], consents: ConsentStore, now: datetime) -> npt.NDArray[np.bool_]:
     """(N,) True for patients whose data may be used for training now: consent, or a legal basis and no objection."""
     if TRAINING in load_policy(home.policy).policy.legal_basis:
         objected = consents.withdrawn(TRAINING, now)
@@ -103,8 +101,6 @@ def _check_definitions(plan: RunPlan, local: LocalData) -> None:
             raise PolicyRefusal(f"the plan's label {task.label} is not the one that is installed here")
         if isinstance(task, RiskTask) and task.label not in local.data.outcomes.columns:
             raise PolicyRefusal(f"this hospital's source has no outcome for label {task.label}")
-
-
 
 
 def utc_now() -> datetime:

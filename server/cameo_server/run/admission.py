@@ -43,7 +43,7 @@ def admit(parties: Parties, run: str, key: Ed25519PrivateKey) -> None:
     while waiting:
         left = until - parties.clock()
         parties.active = set(parties.nodes)
-        for index, answer in parties.ask(ADMIT, {i: packet for i in waiting}, left, drop_silent=False):
+        for index, answer in parties.ask(ADMIT, dict.fromkeys(waiting, packet), left, drop_silent=False):
             waiting.discard(index)
             if read_admission(parties, run, index, answer):
                 accepted.add(index)

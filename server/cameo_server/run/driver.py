@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -174,10 +174,11 @@ class RunDriver:
             self._store.save_bytes(f"{name}.safetensors", bundle)
         self._store.save_bytes("card.json", message.card)
         stored = self._tell_all(Packet(PUBLISH, message.seal(self.key)), self._plan.deadlines.stage)
-        self._store.event("published", stored=stored)
+        self._store.event("published", stored=stored, traffic=asdict(self.parties.traffic))
 
     def _finish(self) -> None:
-        self._store.event("finished", told=self._tell_all(Packet(FINISH, finish_body(self.key, self.run)), FINISH_WAIT))
+        told = self._tell_all(Packet(FINISH, finish_body(self.key, self.run)), FINISH_WAIT)
+        self._store.event("finished", told=told, traffic=asdict(self.parties.traffic))
 
     def _tell_all(self, packet: Packet, deadline: float) -> list[str]:
         """Tell the active hospitals and wait for their answers; leave the message for those that were lost."""

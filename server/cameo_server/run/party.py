@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from cameo_protocol.packet import Packet
 from cameo_protocol.plan import RunPlan
-from cameo_protocol.stages import ERROR, error_code
+from cameo_protocol.stages import ERROR, UPLOAD, error_code
 from cameo_server.run.store import RunStore
 
 
@@ -26,6 +26,18 @@ class Exchange(Protocol):
 
 
 @dataclass
+class Traffic:
+    """Vectors that arrived: masked ones that were verified, others (there is no message that carries one), and bytes.
+
+    bytes: of all answers, bodies and vectors.
+    """
+
+    masked: int = 0
+    clear: int = 0
+    bytes: int = 0
+
+
+@dataclass
 class Parties:
     """Who is who, who still answers, and how to ask them.
 
@@ -40,6 +52,7 @@ class Parties:
     clock: Callable[[], float]
     pause: Callable[[float], None]
     active: set[int] = field(default_factory=set)
+    traffic: Traffic = field(default_factory=Traffic)
 
     def names(self, indices: Iterable[int]) -> list[str]:
         """Site names in index order, for events."""
@@ -65,6 +78,9 @@ class Parties:
         for node, packet in self.exchange.ask({self.nodes[i]: p for i, p in requests.items()}, deadline):
             index = by_node[node]
             missing.discard(index)
+            self.traffic.bytes += len(packet.body) + len(packet.vector)
+            if packet.vector and stage != UPLOAD:
+                self.traffic.clear += 1
             if packet.kind == stage:
                 yield index, packet
             else:

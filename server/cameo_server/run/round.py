@@ -70,6 +70,7 @@ def run_round(parties: Parties, epoch: Epoch, call: RoundCall, parameters: bytes
     request = Packet(UPLOAD, call.encode(), parameters)
     for index, packet in parties.ask(UPLOAD, dict.fromkeys(call.invited, request), wait):
         _take(parties, index, UPLOAD, partial(collecting.add_upload, index, packet.body, packet.vector))
+    parties.traffic.masked += len(collecting.answered)
     survivors = collecting.close()
     watch.lap("upload")
     if isinstance(survivors, Void):
