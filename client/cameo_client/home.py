@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -27,8 +27,8 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     """[data] of node.toml: where patient data comes from.
 
     name: of the population whose privacy the ledger counts; it stays the same when files or columns change.
-    kind, path: the source, as the adapters in `cameo_client.data` take them. mapping: YAML file that maps the
-    columns of a flat table to the catalogue.
+    kind, path: the source, as the adapters in `cameo_client.data` take them. mapping: how the
+    columns of a flat table are read: a name in conf/sources, or a path that ends in .yaml.
     """
 
     name: Name = "patients"
@@ -111,6 +111,19 @@ class NodeHome:
     def journal(self) -> Path:
         """Which rounds have been answered."""
         return self.root / "journal"
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def checked(model: type[Checked], **options: object) -> Checked:
+    """A configuration from command-line options; a bad value is an `OperatorError` that names its field."""
+    try:
+        return model.model_validate(options)
+    except ValidationError as error:
+        raise OperatorError(
+            "option-invalid", what=faults(error), do="correct it and run again; see the command's --help"
+        ) from None
 
 
 def default_root() -> Path:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import ValidationError
 
 from cameo_client.home import (
     PRIVATE,
@@ -17,6 +16,7 @@ from cameo_client.home import (
     DataConfig,
     NodeConfig,
     NodeHome,
+    checked,
     key_pem,
     load_config,
     load_identity,
@@ -35,7 +35,6 @@ from cameo_protocol.federation import (
     Federation,
     SiteCard,
     ca_fingerprint,
-    faults,
     node_key_hex,
     read_federation,
     write_card,
@@ -57,7 +56,7 @@ def init_node(
             do="cameo-node status, or choose another folder with --home",
         )
     created = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    config = _config(site=site, created=created, data=data)
+    config = checked(NodeConfig, site=site, created=created, data=data)
     make_folder(home.root)
     if not home.identity_key.exists():
         write_file(home.identity_key, key_pem(Ed25519PrivateKey.generate()), PRIVATE)
@@ -197,15 +196,6 @@ def load_membership(home: NodeHome) -> Membership:
     own = federation.site(config.site)
     assert own is not None  # _refuse_foreign has seen it
     return Membership(config=config, federation=federation, policy=policy, index=own.index)
-
-
-def _config(*, site: str, created: str, data: DataConfig) -> NodeConfig:
-    try:
-        return NodeConfig(site=site, created=created, data=data)
-    except ValidationError as error:
-        raise OperatorError(
-            "option-invalid", what=faults(error), do="correct it and run again; see cameo-node init --help"
-        ) from None
 
 
 def _keep_pseudonym_key(home: NodeHome, given: bytes | None) -> None:

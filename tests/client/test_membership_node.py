@@ -247,6 +247,6 @@ def test_membership_refuses_files_that_do_not_fit_each_other(home: NodeHome) -> 
         m.load_membership(home)
     assert (caught.value.code, caught.value.exit_code) == ("coordinator-not-approved", ExitCode.POLICY)
     write_file(home.federation, b"damaged")
-    with pytest.raises(OperatorError, match="damaged|no JSON") as caught:
+    with pytest.raises(OperatorError, match="no JSON") as caught:
         m.load_membership(home)
     assert "move" in caught.value.do

@@ -56,7 +56,8 @@ def card_of(
     return card, identity, node
 
 
-def federation_of(key: Ed25519PrivateKey, n: int = 4, **changes: object) -> fed.Federation:
+def federation_of(key: Ed25519PrivateKey, **changes: object) -> fed.Federation:
+    n = 4
     sites = tuple(Site(name=f"hospital-{i}", index=i, identity=f"{i:064x}") for i in range(1, n + 1))
     cohort = Cohort(sites=sites, threshold=fed.default_threshold(n), colluders=fed.default_colluders(n))
     values = {

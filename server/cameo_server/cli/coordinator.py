@@ -30,8 +30,9 @@ def init(
     Example:
       cameo coordinator init --name heart-study --host coordinator.example.org
     """
+    from cameo_protocol.envelope import fingerprint
     from cameo_server.home import CoordinatorHome, default_root
-    from cameo_server.membership import fingerprint, init_coordinator, plan_key, public_key
+    from cameo_server.membership import init_coordinator, plan_key, public_key
 
     place = CoordinatorHome((home or default_root()).absolute())
     config = init_coordinator(place, federation=name, host=host, fleet_port=fleet_port, now=datetime.now(UTC))
@@ -134,9 +135,10 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     Example:
       cameo coordinator status --json
     """
+    from cameo_protocol.envelope import fingerprint
     from cameo_server.home import load_config, open_home
     from cameo_server.launch import running
-    from cameo_server.membership import fingerprint, list_sites, load_certificate, plan_key, public_key
+    from cameo_server.membership import list_sites, load_certificate, plan_key, public_key
     from cameo_server.pki import days_left
 
     place = open_home(home)

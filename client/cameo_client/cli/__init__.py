@@ -1,0 +1,28 @@
+"""`cameo-node`, the hospital's command line. Heavy imports wait inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+import sys
+
+from cameo_client.cli import consent, data, joining, node, officer, watching
+from cameo_protocol.console import execute, new_app
+
+app = new_app(
+    "One hospital of a Cameo federation: join, check, run, and look at what has been spent and tagged.\n\n"
+    "\b\nFour steps from nothing to a running node:\n"
+    "  cameo-node init --name hospital-a --source table --data heart.csv --mapping heart\n"
+    "  (send public.json to the coordinator; get federation.json back)\n"
+    "  cameo-node accept federation.json\n"
+    "  cameo-node doctor && cameo-node start"
+)
+joining.register(app)
+node.register(app)
+watching.register(app)
+app.add_typer(data.app, name="data")
+app.add_typer(consent.app, name="consent")
+app.add_typer(officer.app, name="policy")
+
+
+def main() -> None:
+    """Entry point."""
+    sys.exit(execute(app, "cameo-node"))

@@ -1,0 +1,204 @@
+"""`cameo-node consent`: the patients' decisions, and the report of uses that they are owed."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cameo_client.cli.options import AsJson, Home
+from cameo_protocol.console import emit, new_app
+
+if TYPE_CHECKING:
+    from cameo_client.consent.store import ConsentStore
+
+app = new_app("Patients' decisions about the use of their data.")
+Pseudonym = Annotated[str, typer.Argument(metavar="PSEUDONYM", hidden=True)]
+FICTIONAL = "MADE UP: decisions in this store were invented for a demonstration"
+
+
+@app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", hidden=True)], home: Home = None, as_json: AsJson = False
+) -> None:
+    """Add the decisions in FILE: all of them, or none.
+
+    FILE is CSV (.csv, see docs/operators.md) or FHIR R4 Consent, one resource a line (.ndjson).
+
+    \b
+    Example:
+      cameo-node consent import consents.csv
+    """
+    from cameo_client.consent import exchange, fhir
+    from cameo_client.home import load_pseudonym_key, open_home
+
+    place = open_home(home)
+    if file.suffix == ".ndjson":
+        records = fhir.read_ndjson(file)
+    else:
+        records = exchange.read_csv(file, load_pseudonym_key(place.pseudonym_key))
+    with _store(home) as store:
+        count = store.add(records, now=datetime.now(UTC))
+    emit({"imported": count}, as_json, lambda: f"{count} decisions imported")
+
+
+@app.command()
+def export(
+    form: Annotated[Literal["csv", "fhir"], typer.Option("--format", help="csv, or fhir (NDJSON).")] = "csv",
+    home: Home = None,
+) -> None:
+    """Write every decision to standard output, under pseudonyms.
+
+    \b
+    Example:
+      cameo-node consent export --format fhir > consents.ndjson
+    """
+    from cameo_client.consent import exchange, fhir
+
+    with _store(home) as store:
+        if form == "fhir":
+            fhir.write_ndjson(store.records(), sys.stdout)
+        else:
+            exchange.write_csv(store.records(), sys.stdout)
+
+
+@app.command()
+def counts(home: Home = None, as_json: AsJson = False) -> None:
+    """How many patients decided what, by scope; counts below 11 are hidden.
+
+    \b
+    Example:
+      cameo-node consent counts
+    """
+    from cameo_client.consent.records import SCOPES
+    from cameo_client.data.findings import shown
+
+    with _store(home) as store:
+        now, fictional = datetime.now(UTC), store.fictional()
+        table = {scope: {key: shown(n) for key, n in store.counts(scope, now).items()} for scope in SCOPES}
+
+    def text() -> str:
+        rows = [f"{'':<18}" + "".join(f"{key:>18}" for key in next(iter(table.values())))]
+        rows += [f"{scope:<18}" + "".join(f"{n:>18}" for n in row.values()) for scope, row in table.items()]
+        return "\n".join([*([FICTIONAL] if fictional else []), *rows])
+
+    emit({"fictional": fictional, "scopes": table}, as_json, text)
+
+
+@app.command()
+def report(pseudonym: Pseudonym, home: Home = None, as_json: AsJson = False) -> None:
+    """Everything known of PSEUDONYM: each decision, and each use of the data.
+
+    This is the report that a patient may ask for. `cameo-node data pseudonym` finds the pseudonym.
+
+    \b
+    Example:
+      cameo-node consent report 0f3a…
+    """
+    from cameo_client.consent.exchange import iso
+
+    with _store(home) as store:
+        found = store.report(pseudonym)
+    decisions = [
+        {"at": iso(r.at), "scope": r.scope, "status": r.status, "method": r.method, "notice": r.notice_version,
+         "expires": iso(r.expires) if r.expires else None}
+        for r in found.decisions
+    ]  # fmt: skip
+    uses = [
+        {"at": iso(u.at), "scope": u.scope, "action": u.action, "reference": u.reference, "ground": u.ground}
+        for u in found.uses
+    ]
+
+    def text() -> str:
+        rows = [FICTIONAL] if found.fictional else []
+        rows += [f"decisions of {pseudonym}:", *(_row(entry) for entry in decisions)] if decisions else ["no decision"]
+        rows += ["uses:", *(_row(entry) for entry in uses)] if uses else ["no use"]
+        return "\n".join(rows)
+
+    emit({"pseudonym": pseudonym, "fictional": found.fictional, "decisions": decisions, "uses": uses}, as_json, text)
+
+
+@app.command()
+def withdraw(
+    pseudonym: Pseudonym,
+    scope: Annotated[str, typer.Option("--scope", metavar="SCOPE", help="What is withdrawn, or all.")],
+    method: Annotated[str, typer.Option("--method", metavar="HOW", help="paper, electronic or verbal.")] = "verbal",
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Note that the patient PSEUDONYM withdraws or objects.
+
+    Takes effect before the next round of training and the next evaluation of tags. A model that was published
+    before cannot be untrained.
+
+    \b
+    Example:
+      cameo-node consent withdraw 0f3a… --scope model_training
+    """
+    from cameo_client.consent.records import METHODS, NOTICE, SCOPES, ConsentRecord
+    from cameo_protocol.errors import OperatorError
+
+    scopes = [known for known in SCOPES if scope in (known, "all")]
+    if not scopes or method not in METHODS or method == "made_up" or not _is_pseudonym(pseudonym):
+        raise OperatorError(
+            "option-invalid",
+            what="no such scope or method, or no pseudonym of 32 hex digits",
+            do=f"scope: all, {', '.join(SCOPES)}; pseudonym: cameo-node data pseudonym",
+        )
+    now = datetime.now(UTC)
+    records = [
+        ConsentRecord(
+            pseudonym=pseudonym, scope=each, status="withdrawn", notice_version=NOTICE.version,
+            notice_sha256=NOTICE.sha256, method=next(m for m in METHODS if m == method), at=now,
+        )
+        for each in scopes
+    ]  # fmt: skip
+    with _store(home) as store:
+        store.add(records, now=now)
+    emit({"pseudonym": pseudonym, "withdrawn": scopes}, as_json, lambda: f"withdrawn: {', '.join(scopes)}")
+
+
+@app.command()
+def purge(
+    before: Annotated[str, typer.Option("--before", metavar="YYYY-MM-DD", help="End of the retention term.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Delete superseded decisions and uses before a day.
+
+    The latest decision of every patient stays. What was purged is logged in the store.
+
+    \b
+    Example:
+      cameo-node consent purge --before 2020-01-01
+    """
+    from cameo_protocol.errors import OperatorError
+
+    try:
+        day = datetime.strptime(before, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        raise OperatorError(
+            "option-invalid", what="no day YYYY-MM-DD", do="for instance: --before 2020-01-01"
+        ) from None
+    with _store(home) as store:
+        decisions, uses = store.purge(day, now=datetime.now(UTC))
+    emit({"decisions": decisions, "uses": uses}, as_json, lambda: f"purged: {decisions} decisions, {uses} uses")
+
+
+def _store(home: Path | None) -> AbstractContextManager[ConsentStore]:
+    from cameo_client.consent.store import ConsentStore
+    from cameo_client.home import open_home
+
+    return ConsentStore.open(open_home(home).consent)
+
+
+def _is_pseudonym(text: str) -> bool:
+    return len(text) == 32 and set(text) <= set("0123456789abcdef")
+
+
+def _row(entry: dict[str, Any]) -> str:
+    return "  " + "  ".join(str(value) for value in entry.values() if value is not None)

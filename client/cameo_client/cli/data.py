@@ -1,0 +1,144 @@
+"""`cameo-node data`: what the data source holds, and what keeps it from being used."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cameo_client.cli.options import AsJson, Home
+from cameo_protocol.console import emit, new_app
+
+if TYPE_CHECKING:
+    from cameo_client.home import NodeHome
+
+app = new_app("The hospital's data source. Counts below 11 are hidden.")
+MOST_ROWS = 50
+
+
+@app.command()
+def describe(home: Home = None, as_json: AsJson = False) -> None:
+    """How the source is read, and its data quality.
+
+    \b
+    Example:
+      cameo-node data describe
+    """
+    from cameo_client.data.hospital import load
+    from cameo_client.home import load_pseudonym_key, open_home
+
+    place = open_home(home)
+    source, catalogue, labels = _source(place)
+    key = load_pseudonym_key(place.pseudonym_key)
+    data = load(source, catalogue, labels, key, today=datetime.now(UTC).date())
+    report = data.quality.as_dict()
+    value = {
+        "data_set": data.dataset,
+        "path": str(source.path),
+        "catalogue": catalogue.id,
+        "catalogue_sha256": catalogue.sha256(),
+        "facts": [fact.name for fact in catalogue.facts if fact.name in source.mapping.facts],
+        "labels": [label.id for label in labels],
+        "snapshot": str(data.snapshot) if data.snapshot else None,
+        "synthetic": data.synthetic,
+        "quality": report,
+    }
+    rows = [
+        f"data set   {data.dataset}{'  (SYNTHETIC: no real patient)' if data.synthetic else ''}",
+        f"file       {source.path}",
+        f"catalogue  {catalogue.id} {catalogue.version}, {len(source.mapping.facts)} of {len(catalogue.facts)} facts",
+        f"labels     {', '.join(label.id for label in labels) or 'none'}",
+        f"snapshot   {data.snapshot or 'not stated'}",
+        f"patients   {report['patients']}",
+        f"quality    {report['score']:.1f} of 100, {'ready' if report['ready'] else 'NOT ready: runs are declined'}",
+        *(f"  {rule.id}: {rule.rows} rows, {rule.cost:.1f} points" for rule in data.quality.rules),
+    ]
+    emit(value, as_json, lambda: "\n".join(rows))
+
+
+@app.command()
+def check(
+    rows: Annotated[bool, typer.Option("--rows", help="Also the row numbers. They may point at patients.")] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find what cannot be read or cannot be true.
+
+    Exit code 6 when there is such a cell, 3 when the quality is below 90.
+
+    \b
+    Example:
+      cameo-node data check --rows
+    """
+    from cameo_client.data.findings import shown
+    from cameo_client.data.hospital import check as find
+    from cameo_client.data.hospital import load
+    from cameo_client.home import load_pseudonym_key, open_home
+    from cameo_protocol.errors import ExitCode
+
+    place = open_home(home)
+    source, catalogue, labels = _source(place)
+    found = find(source, catalogue, labels)
+
+    def entry(finding: Any) -> dict[str, Any]:
+        told = {"code": finding.code, "table": finding.table, "column": finding.column, "problem": finding.problem}
+        return {**told, "count": shown(len(finding.rows)), **({"rows": list(finding.rows)} if rows else {})}
+
+    def text() -> str:
+        lines = []
+        for finding in found:
+            lines.append(finding.text())
+            if rows:
+                more = " …" if len(finding.rows) > MOST_ROWS else ""
+                lines.append(f"  rows {', '.join(map(str, finding.rows[:MOST_ROWS]))}{more}")
+        return "\n".join(lines) or "every cell can be read and is plausible"
+
+    emit({"findings": [entry(finding) for finding in found]}, as_json, text)
+    if found and source.mapping.impossible == "refuse":
+        raise typer.Exit(int(ExitCode.DATA))
+    key = load_pseudonym_key(place.pseudonym_key)
+    load(source, catalogue, labels, key, today=datetime.now(UTC).date()).quality.require()
+
+
+@app.command()
+def pseudonym(home: Home = None, as_json: AsJson = False) -> None:
+    """The pseudonym of the person id on standard input.
+
+    Standard input, because a command line is kept in the shell's history.
+
+    \b
+    Example:
+      cameo-node data pseudonym < id.txt
+    """
+    from cameo_client.data.pseudonyms import pseudonym as name
+    from cameo_client.home import load_pseudonym_key, open_home
+    from cameo_protocol.errors import OperatorError
+
+    person = sys.stdin.readline().strip()
+    if not person:
+        raise OperatorError("person-id-missing", what="no person id on standard input", do="give it on one line")
+    found = name(load_pseudonym_key(open_home(home).pseudonym_key), person)
+    emit({"pseudonym": found}, as_json, lambda: found)
+
+
+def _source(home: NodeHome) -> tuple[Any, Any, Any]:
+    """The source that node.toml names, its catalogue, and the labels whose outcome it holds."""
+    from pathlib import Path
+
+    from cameo_client.data.catalogue import load_catalogue, load_labels, load_source
+    from cameo_client.home import load_config
+    from cameo_protocol.errors import OperatorError
+
+    config = load_config(home).data
+    if config.kind != "table" or config.mapping is None:
+        raise OperatorError(
+            "source-unknown",
+            what=f"node.toml names a source of kind {config.kind!r}",
+            do="use kind table with a mapping, for instance: --source table --mapping cardiometabolic",
+        )
+    source = load_source(config.mapping, Path(config.path))
+    catalogue = load_catalogue(source.mapping.catalogue)
+    labels = tuple(label for label in load_labels(catalogue) if label.outcome in source.mapping.outcomes)
+    return source, catalogue, labels

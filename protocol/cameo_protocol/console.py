@@ -1,0 +1,128 @@
+"""What every command of `cameo` and `cameo-node` shares: its output, its errors, its exit code.
+
+The one module of this room that touches the terminal; only the command lines import it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import click
+import typer
+import typer.core
+
+from cameo_protocol.errors import Bug, CameoError, ExitCode, OperatorError
+from cameo_protocol.failure import bug_report, describe, printable
+
+SCHEMA_VERSION = 1
+# Help is plain text here; with rich installed typer would still escape its brackets for rich ("\[required]").
+typer.core.HAS_RICH = False
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of text.")]
+
+
+def new_app(help_text: str) -> typer.Typer:
+    """A group of commands: plain help that reads well in a log and starts fast; errors are ours, never a traceback."""
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+
+
+def emit(value: Mapping[str, Any], as_json: bool, text: Callable[[], str]) -> None:
+    """Print the result of a command: the object with --json, otherwise the text for people."""
+    if as_json:
+        sys.stdout.write(json.dumps({"schema_version": SCHEMA_VERSION, **value}, indent=1) + "\n")
+    else:
+        sys.stdout.write(printable(text()).rstrip("\n") + "\n")
+
+
+def say(text: str) -> None:
+    """A remark beside the result, on stderr."""
+    sys.stderr.write(printable(text) + "\n")
+
+
+def confirm(question: str) -> None:
+    """Ask for a yes on the terminal; anything else, also no terminal, is an `OperatorError`."""
+    sys.stderr.write(printable(question) + " [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not sys.stdin.isatty():  # nobody pressed return for us
+        say("")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise OperatorError(
+            "not-confirmed", what="nothing was changed", do="run the command again and answer y, or pass --yes"
+        )
+
+
+def serve(work: Callable[[threading.Event], None]) -> None:
+    """Run a long command until Ctrl-C (then exit code 130) or SIGTERM (then 0) sets the event it is given.
+
+    A second Ctrl-C does not wait for it. Logs go to stderr.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop, interrupted = threading.Event(), threading.Event()
+
+    def on_signal(number: int, _: object) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            interrupted.set()
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        work(stop)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+
+
+def execute(app: typer.Typer, name: str) -> int:
+    """Run the command line and return its exit code; every failure becomes a described error on stderr."""
+    try:
+        result = app(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has gone, as with `| head`; keep the interpreter from complaining at exit.
+        sys.stdout = sys.__stderr__
+        return int(ExitCode.OK)
+    except (KeyboardInterrupt, click.Abort):
+        say("interrupted")
+        return int(ExitCode.INTERRUPT)
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stdout.write(error.format_message() + "\n")
+        return int(ExitCode.USAGE)
+    except Exception as error:
+        told = _as_ours(error, name)
+        say(describe(told))
+        return int(told.exit_code)
+    return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _as_ours(error: Exception, name: str) -> CameoError:
+    """Any exception as one of our three kinds; for a bug, a report is written first."""
+    if isinstance(error, click.ClickException):
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else name
+        return OperatorError("usage", what=error.format_message(), do=f"see: {path} --help")
+    if isinstance(error, CameoError) and not isinstance(error, Bug):
+        return error
+    from importlib.metadata import version
+
+    versions = {name: version("cameo-fl"), "python": sys.version.split()[0]}
+    with tempfile.NamedTemporaryFile("w", prefix="cameo-bug-", suffix=".txt", delete=False) as file:
+        file.write(bug_report(error, versions))
+    code, what = (error.code, error.what) if isinstance(error, Bug) else ("unexpected", f"a {type(error).__name__}")
+    return Bug(code, what=what, do=f"send {file.name} to the makers of Cameo; it holds no data")

@@ -1,0 +1,35 @@
+"""A run's events as lines for people. Nothing is shown that is not in events.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_LINES = {
+    "start": "run {run} of {name}, plan {plan_id:.12}",
+    "admission": "{site}: {answer}",
+    "lost": "{site} is lost at {stage}: {code}",
+    "returned": "back again: {sites}",
+    "epoch": "epoch {epoch}: keys for {rounds} rounds of {sites}",
+    "round": "{kind} round {round}: sum of {survivors}; {total_seconds:.2f} s",
+    "void": "{kind} round {round} is void: {reason}",
+    "published": "published to {stored}",
+    "finished": "told the end: {told}",
+    "stopped": "stopped: {code}",
+}
+
+
+def line(event: Mapping[str, Any]) -> str:
+    """One event of a run in one line; an event of a kind that is not known here is shown by its name."""
+    if event["event"] == "evaluated":
+        return "; ".join(figures(task, found) for task, found in event["figures"].items()) or "nothing to evaluate"
+    shown = {key: ", ".join(value) if isinstance(value, list) else value for key, value in event.items()}
+    return _LINES.get(event["event"], "{event}").format_map(shown)
+
+
+def figures(task: str, found: Mapping[str, Any]) -> str:
+    """The AUC of a task with its interval, or why there is none."""
+    auc = found.get("auc")
+    if not auc:
+        return f"{task}: no AUC ({found.get('note', '')})"
+    return f"{task}: AUC {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
