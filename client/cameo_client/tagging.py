@@ -1,0 +1,128 @@
+"""From published models to tags: score this hospital's own patients, then let the rule layer decide.
+
+The second of three places that handle patient rows (training, scoring, tags). Nothing here leaves the hospital.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from cameo_client.consent.store import ConsentStore
+from cameo_client.home import NodeHome
+from cameo_client.membership import load_federation
+from cameo_client.node.publication import SIGNED, PublishedModels, load_published, newest
+from cameo_client.node.study import LocalData
+from cameo_client.tags.apply import Outcome
+from cameo_client.tags.desk import Ward, apply_packs, quality_of
+from cameo_client.tags.policy import TagPolicy, load_policy
+from cameo_client.tags.schema import ModelInfo
+from cameo_client.tags.store import TagStore
+from cameo_models.scoring import risk_scores, segment_memberships
+from cameo_protocol.confdir import conf_dir
+from cameo_protocol.errors import OperatorError
+from cameo_protocol.plan import RiskTask
+
+MODEL_VERSION = 1
+OWN_PACKS, OWN_POLICY = "packs", "tags-policy.yaml"
+
+
+def tag_patients(home: NodeHome, local: LocalData, consents: ConsentStore, run: str | None, now: datetime) -> Outcome:
+    """Score everybody with the models of a run, apply the packs in force, and write the tags.
+
+    run: None takes the models that were stored last; without any, only rules on facts can fire. Every fault is an
+    `OperatorError`, and then no tag has changed.
+    """
+    ward = open_ward(home, local, consents, run, now)
+    with TagStore(home.tags) as store:
+        outcome, _ = apply_packs(pack_paths(home, local.catalogue.id), ward, store)
+    return outcome
+
+
+def open_ward(home: NodeHome, local: LocalData, consents: ConsentStore, run: str | None, now: datetime) -> Ward:
+    """What the rule layer evaluates: facts with model columns, and the circumstances they came with."""
+    published = _published(home, run)
+    columns, models = ({}, []) if published is None else model_columns(published, local)
+    policy = tag_policy(home)
+    quality = local.data.quality
+    return Ward(
+        facts=local.data.facts.with_columns(pl.Series(name, values) for name, values in columns.items()),
+        catalogue=local.catalogue,
+        snapshot=local.data.snapshot,
+        quality=quality_of(
+            quality.score, bool(quality.hard), local.pseudonyms, quality.records, policy.quality_floor
+        ),
+        models=models,
+        consents=consents,
+        policy=policy,
+        now=now,
+    )
+
+
+def model_columns(published: PublishedModels, local: LocalData) -> tuple[dict[str, Any], list[ModelInfo]]:
+    """risk_<label> in [0, 1], segment (1..K) and segment_strength (0..1), rows in the order of the facts.
+
+    Models of another catalogue than this hospital's are an `OperatorError`.
+    """
+    if published.plan.data.catalogue_sha256 != local.catalogue.sha256():
+        raise OperatorError(
+            "model-catalogue",
+            what=f"the models of run {published.run} were trained on another version of the facts catalogue",
+            do="take part in a new run with the present catalogue, or go back to the former one",
+        )
+    columns: dict[str, Any] = {}
+    models = []
+    released = datetime.fromtimestamp((published.folder / SIGNED).stat().st_mtime, UTC)
+    features = local.features.shape[1]
+    for bundle in published.models.values():
+        if isinstance(bundle.task, RiskTask):
+            name = f"risk_{bundle.task.label}"
+            columns[name] = risk_scores(bundle.task, features, bundle.parameters, local.features)
+        else:
+            name = "segment"
+            memberships = segment_memberships(bundle.task, features, bundle.parameters, local.features)
+            columns[name] = memberships.argmax(axis=1).astype(np.int64) + 1
+            columns["segment_strength"] = memberships.max(axis=1, initial=0.0)
+        models.append(
+            ModelInfo(
+                name=name,
+                version=MODEL_VERSION,
+                model_id=bundle.sha256(),
+                released=released,
+                round=bundle.facts.round,
+                calibrated=bundle.facts.recalibrated,
+            )
+        )
+    return columns, models
+
+
+def pack_paths(home: NodeHome, catalogue: str) -> tuple[Path, ...]:
+    """The hospital's own packs (HOME/packs/*.yaml) or, where it has none, the shipped one of its catalogue."""
+    own = tuple(sorted((home.root / OWN_PACKS).glob("*.yaml")))
+    shipped = conf_dir() / "tags" / f"{catalogue}.yaml"
+    if not own and not shipped.is_file():
+        raise OperatorError(
+            "tag-pack-missing",
+            what=f"there is no rule pack for the catalogue {catalogue}",
+            do=f"write one into {home.root / OWN_PACKS}; docs/tags.md shows how",
+        )
+    return own or (shipped,)
+
+
+def tag_policy(home: NodeHome) -> TagPolicy:
+    """The officer's tag policy: HOME/tags-policy.yaml, or the shipped one."""
+    own = home.root / OWN_POLICY
+    return load_policy(own if own.exists() else conf_dir() / "tags" / "policy" / "guards.yaml")
+
+
+def _published(home: NodeHome, run: str | None) -> PublishedModels | None:
+    run = run or newest(home.models)
+    if run is None:
+        return None
+    return load_published(home.models, run, bytes.fromhex(load_federation(home).coordinator))
+
+
