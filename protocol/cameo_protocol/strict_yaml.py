@@ -18,7 +18,7 @@ MAX_DEPTH = 12
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """PyYAML's safe loader that also refuses a key written twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -43,7 +43,7 @@ def parse_yaml(raw: bytes, *, name: str) -> Any:
     try:
         text = raw.decode("utf-8")
         _check_events(text)
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a CSafeLoader
     except UnicodeDecodeError:
         raise _refused(name, "not UTF-8 text") from None
     except yaml.MarkedYAMLError as error:
@@ -56,7 +56,7 @@ def parse_yaml(raw: bytes, *, name: str) -> Any:
 def _check_events(text: str) -> None:
     """Walk the token stream before anything is built, so that neither an alias bomb nor depth costs memory."""
     depth = documents = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         documents += isinstance(event, yaml.DocumentStartEvent)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         problem = ""

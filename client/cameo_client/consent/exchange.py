@@ -34,8 +34,8 @@ def write_csv(records: Iterable[ConsentRecord], file: IO[str]) -> int:
                 _safe(record.notice_version),
                 record.notice_sha256,
                 record.method,
-                _iso(record.at),
-                "" if record.expires is None else _iso(record.expires),
+                iso(record.at),
+                "" if record.expires is None else iso(record.expires),
                 _safe(record.guardian or ""),
                 int(record.fictional),
             )
@@ -54,12 +54,12 @@ def read_csv(path: Path, pseudonym_key: bytes) -> Iterator[ConsentRecord]:
             rows = csv.reader(file, strict=True)
             header = tuple(next(rows, ()))
             if header[1:] != FIELDS or header[0] not in ("pseudonym", "person_id"):
-                raise _bad(path, 1, f"the header must be person_id or pseudonym, then {', '.join(FIELDS)}")
+                raise refused(path, 1, f"the header must be person_id or pseudonym, then {', '.join(FIELDS)}")
             who = (lambda name: pseudonym(pseudonym_key, name)) if header[0] == "person_id" else _known
             for number, row in enumerate(rows, start=2):
                 yield _parse(path, number, row, who)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _bad(path, None, f"it cannot be read ({type(error).__name__})") from None
+        raise refused(path, None, f"it cannot be read ({type(error).__name__})") from None
 
 
 def _known(name: str) -> str:
@@ -70,12 +70,14 @@ def _known(name: str) -> str:
 
 def _parse(path: Path, number: int, row: list[str], who: Callable[[str], str]) -> ConsentRecord:
     if len(row) != len(FIELDS) + 1 or not row[0].strip():
-        raise _bad(path, number, "another number of fields than the header, or no id")
+        raise refused(path, number, "another number of fields than the header, or no id")
     _, scope, status, version, sha256, method, at, expires, guardian, fictional = row
-    if scope not in SCOPES or status not in STATUSES or method not in METHODS or fictional not in ("0", "1"):
-        raise _bad(path, number, "a scope, status, method or mark that is not in the list")
+    if scope not in SCOPES or status not in STATUSES or method not in METHODS:
+        raise refused(path, number, "a scope, status or method that is not in the list")
+    if fictional != str(int(method == "made_up")):
+        raise refused(path, number, "the mark `fictional` is 1 exactly where the method is made_up")
     if len(sha256) != 64 or not version or max(map(len, row)) > 200:
-        raise _bad(path, number, "no notice version and hash, or a field that is too long")
+        raise refused(path, number, "no notice version and hash, or a field that is too long")
     try:
         return ConsentRecord(
             pseudonym=who(row[0]),
@@ -84,24 +86,28 @@ def _parse(path: Path, number: int, row: list[str], who: Callable[[str], str]) -
             notice_version=version,
             notice_sha256=sha256,
             method=method,
-            at=_moment(at),
-            expires=_moment(expires) if expires else None,
+            at=moment(at),
+            expires=moment(expires) if expires else None,
             guardian=guardian or None,
-            fictional=fictional == "1",
         )
     except ValueError:
-        raise _bad(path, number, "no pseudonym, or a time that is not ISO 8601 with a zone") from None
+        raise refused(path, number, "no pseudonym, or a time that is not ISO 8601 with a zone") from None
 
 
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
+def moment(text: str) -> datetime:
+    """An ISO 8601 time with its zone, as UTC; anything else is a ValueError."""
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
         raise ValueError
-    return moment.astimezone(UTC)
+    try:
+        return found.astimezone(UTC)
+    except OverflowError:
+        raise ValueError from None
 
 
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
+def iso(when: datetime) -> str:
+    """ISO 8601 in UTC, to the millisecond, as the store keeps it."""
+    return when.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def _safe(text: str) -> str:
@@ -109,7 +115,8 @@ def _safe(text: str) -> str:
     return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
-def _bad(path: Path, line: int | None, problem: str) -> OperatorError:
+def refused(path: Path, line: int | None, problem: str) -> OperatorError:
+    """The error of an import that stops at this line."""
     where = path.name if line is None else f"{path.name}, line {line}"
     return OperatorError(
         "consent-import-refused",

@@ -50,7 +50,7 @@ class ConsentRecord:
 
     at, expires: aware datetimes; a grant is valid from `at` until before `expires` (None: no end).
     guardian: who decided for a minor, as the hospital's own reference and never a name.
-    fictional: made up for a demonstration; whoever shows or exports it says so.
+    fictional: made up for a demonstration (method "made_up"); whoever shows or exports it says so.
     """
 
     pseudonym: str
@@ -62,7 +62,6 @@ class ConsentRecord:
     at: datetime
     expires: datetime | None = None
     guardian: str | None = field(default=None, repr=False)
-    fictional: bool = False
 
     def __post_init__(self) -> None:
         for moment in (self.at, self.expires):
@@ -70,6 +69,11 @@ class ConsentRecord:
                 raise Bug("consent-time", what="a consent time without a time zone")
         if self.scope not in SCOPES or self.status not in STATUSES or self.method not in METHODS:
             raise Bug("consent-word", what="a scope, status or method that is not in the list")
+
+    @property
+    def fictional(self) -> bool:
+        """Whether no person decided this."""
+        return self.method == "made_up"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +101,6 @@ def made_up(pseudonyms: list[str], scopes: tuple[Scope, ...], at: datetime) -> l
             notice_sha256=MADE_UP_NOTICE.sha256,
             method="made_up",
             at=at,
-            fictional=True,
         )
         for pseudonym in pseudonyms
         for scope in scopes

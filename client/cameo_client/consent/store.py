@@ -28,7 +28,7 @@ CREATE TABLE consent (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, pseudonym TEXT NOT NULL, scope TEXT NOT NULL,
     status TEXT NOT NULL CHECK (status IN ('granted', 'denied', 'withdrawn')), notice_version TEXT NOT NULL,
     notice_sha256 TEXT NOT NULL, method TEXT NOT NULL, at INTEGER NOT NULL, expires INTEGER, guardian TEXT,
-    fictional INTEGER NOT NULL, added INTEGER NOT NULL
+    added INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX consent_by_patient ON consent (scope, pseudonym, at, seq);
 CREATE TABLE use (
@@ -51,12 +51,12 @@ CREATE TABLE purge (
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 _LATEST = """
-SELECT pseudonym, status, expires, guardian, method, fictional FROM (
+SELECT pseudonym, status, expires, guardian, method FROM (
     SELECT *, ROW_NUMBER() OVER (PARTITION BY pseudonym ORDER BY at DESC, seq DESC) AS place
     FROM consent WHERE scope = :scope AND (status <> 'granted' OR at <= :now)
 ) WHERE place = 1
 """
-_COLUMNS = "pseudonym, scope, status, notice_version, notice_sha256, method, at, expires, guardian, fictional"
+_COLUMNS = "pseudonym, scope, status, notice_version, notice_sha256, method, at, expires, guardian"
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,11 @@ class ConsentStore:
         before = self._db.total_changes
         with self._transaction() as db:
             db.executemany(
-                f"INSERT INTO consent ({_COLUMNS}, added) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                f"INSERT INTO consent ({_COLUMNS}, added) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
                 (
                     (
                         r.pseudonym, r.scope, r.status, r.notice_version, r.notice_sha256, r.method, _ms(r.at),
-                        None if r.expires is None else _ms(r.expires), r.guardian, int(r.fictional), _ms(now),
+                        None if r.expires is None else _ms(r.expires), r.guardian, _ms(now),
                     )
                     for r in records
                 ),
@@ -164,7 +164,7 @@ class ConsentStore:
         """
         valid = {
             name
-            for name, status, expires, guardian, method, _ in self._latest(scope, now)
+            for name, status, expires, guardian, method in self._latest(scope, now)
             if status == "granted"
             and (expires is None or _ms(now) < expires)
             and (guardian or name not in minors)
@@ -194,7 +194,7 @@ class ConsentStore:
 
     def fictional(self) -> bool:
         """Whether the store holds any made-up decision: then every page that shows it says so."""
-        return self._db.execute("SELECT 1 FROM consent WHERE fictional = 1 LIMIT 1").fetchone() is not None
+        return self._db.execute("SELECT 1 FROM consent WHERE method = 'made_up' LIMIT 1").fetchone() is not None
 
     def records(self, pseudonym: str | None = None) -> Iterator[ConsentRecord]:
         """Every decision, or one patient's, oldest first."""
@@ -263,7 +263,7 @@ def _time(milliseconds: int) -> datetime:
 
 
 def _record(row: tuple[Any, ...]) -> ConsentRecord:
-    pseudonym, scope, status, version, sha256, method, at, expires, guardian, fictional = row
+    pseudonym, scope, status, version, sha256, method, at, expires, guardian = row
     return ConsentRecord(
         pseudonym=pseudonym,
         scope=scope,
@@ -274,5 +274,4 @@ def _record(row: tuple[Any, ...]) -> ConsentRecord:
         at=_time(at),
         expires=None if expires is None else _time(expires),
         guardian=guardian,
-        fictional=bool(fictional),
     )

@@ -27,7 +27,7 @@ Dimension = Literal["completeness", "plausibility", "consistency", "duplicates",
 
 @dataclass(frozen=True)
 class RuleResult:
-    """One rule: how many rows fail it (small counts are hidden), and the points it costs, rounded up to .1."""
+    """One rule: how many rows fail it and the points it costs; where the count is hidden, the cost is that of 10."""
 
     id: str
     dimension: Dimension
@@ -140,7 +140,7 @@ def assess(
     records = (100.0 - lost).clip(0.0, 100.0).alias("quality")
     counts = failed.sum().row(0)
     results = [
-        RuleResult(check.id, check.dimension, shown(count), _up(check.points * count / facts.height))
+        RuleResult(check.id, check.dimension, shown(count), _cost(check.points, count, facts.height))
         for check, count in zip(rules, counts, strict=True)
         if count
     ]
@@ -164,9 +164,9 @@ def _hard(facts: pl.DataFrame, catalogue: Catalogue) -> tuple[str, ...]:
     return tuple(found + [f"empty:{name}" for name in empty])
 
 
-def _up(points: float) -> float:
-    """Rounded up to .1, so that a cost does not reveal a count below 11."""
-    return math.ceil(points * 10) / 10
+def _cost(points: float, count: int, height: int) -> float:
+    """Points that a rule takes from the data set, rounded up to .1; a count below 11 is taken for 10, to hide it."""
+    return math.ceil(points * min(max(count, SMALLEST_SHOWN - 1), height) / height * 10) / 10
 
 
 def age_days(snapshot: date | None, today: date | None) -> int | None:

@@ -45,8 +45,8 @@ class TableMapping(BaseModel, frozen=True, extra="forbid"):
 
     header: whether the first line names the columns (Parquet always does); without it every column is given by
     position. Every column of the file is mapped or listed in `ignore`; ignored ones, such as names and
-    addresses, are not read. missing: tokens that mean null. person_id: the id's column, or "row" where the file
-    has no id; then the row number stands in, and pseudonyms are good for this file only.
+    addresses, are not read and may be absent. missing: tokens that mean null. person_id: the id's column, or
+    "row" where the file has no id; then the row number stands in, and pseudonyms are good for this file only.
     snapshot: the index date of the facts. max_age_days: an older snapshot costs quality points.
     impossible: values outside the plausible range stop the load ("refuse"), or become null and are counted in
     the quality report ("clear"); a patient who then lacks a fact that may not be null is left out and counted.

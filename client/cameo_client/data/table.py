@@ -16,7 +16,7 @@ from cameo_client.data.findings import Finding, bad_file, refuse
 from cameo_client.data.source import SourceConfig, TableMapping
 
 CHUNK = 1 << 20
-MAX_LINE_BYTES = 1 << 18
+MAX_LINE_BYTES = 1 << 17  # the csv module's own limit for one field
 MAX_CELL = 1000
 MAX_COLUMNS = 2000
 _BOMS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -75,43 +75,47 @@ def _parquet(path: Path, mapping: TableMapping) -> pl.DataFrame:
         lazy = pl.scan_parquet(path)
         schema = lazy.collect_schema()
         wanted = _wanted(path, mapping, list(schema))
-        nested = [name for name, at in wanted.items() if list(schema.values())[at].is_nested()]
-        if nested:
-            raise bad_file("data-type", f"{path.name}, column {nested[0]}: nested values", "export flat columns")
-        frame = lazy.select(pl.nth(at).alias(name) for name, at in wanted.items()).collect()
+        types = list(schema.values())
+        for name, at in wanted.items():
+            if types[at].is_nested() or types[at] in (pl.Binary, pl.Time, pl.Duration, pl.Object):
+                raise bad_file(
+                    "data-type", f"{path.name}, column {name}: no text, number or date", "export flat columns"
+                )
+        frame = lazy.select(
+            pl.nth(at).dt.strftime("%Y-%m-%d").alias(name)
+            if types[at].is_temporal()
+            else pl.nth(at).cast(pl.String).alias(name)
+            for name, at in wanted.items()
+        ).collect()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         raise bad_file("data-unreadable", f"{path.name}: not a Parquet file", "export the table again") from None
     if frame.height == 0:
         raise bad_file("data-empty", f"{path.name}: it holds no rows", "export the table again")
-    return frame.select(
-        pl.col(name).dt.strftime("%Y-%m-%d") if dtype.is_temporal() else pl.col(name).cast(pl.String)
-        for name, dtype in frame.schema.items()
-    )
+    return frame
 
 
 def _check_bytes(path: Path) -> None:
     """One pass in constant memory: encoding, NUL bytes, and lines that are too long to be a row."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    line = 0
-    with path.open("rb") as file:
-        first = True
-        while chunk := file.read(CHUNK):
-            if first and chunk.startswith(_BOMS):
-                raise bad_file(
-                    "data-encoding",
-                    f"{path.name}: it starts with a byte-order mark",
-                    "save it as UTF-8 without a byte-order mark",
-                )
-            first = False
-            if b"\0" in chunk:
-                raise bad_file(
-                    "data-nul", f"{path.name}: it holds NUL bytes, so it is not text", "export the table again as text"
-                )
-            try:
+    line, first = 0, True
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                if first and chunk.startswith(_BOMS):
+                    raise bad_file(
+                        "data-encoding",
+                        f"{path.name}: it starts with a byte-order mark",
+                        "save it as UTF-8 without a byte-order mark",
+                    )
+                if b"\0" in chunk:
+                    raise bad_file(
+                        "data-nul", f"{path.name}: it holds NUL bytes, so it is not text", "export it again as text"
+                    )
                 decoder.decode(chunk)
-            except UnicodeDecodeError:
-                raise bad_file("data-encoding", f"{path.name}: not UTF-8", "save it as UTF-8") from None
-            line = _longest_tail(path, chunk, line)
+                line, first = _longest_tail(path, chunk, line), False
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise bad_file("data-encoding", f"{path.name}: not UTF-8", "save it as UTF-8") from None
 
 
 def _longest_tail(path: Path, chunk: bytes, before: int) -> int:
@@ -173,14 +177,18 @@ def _check_width(path: Path, mapping: TableMapping, width: int) -> None:
 
 def _wanted(path: Path, mapping: TableMapping, names: list[str]) -> dict[str, int]:
     """Mapped column (as text) -> its position from 0; refuses columns that are missing, unknown or named twice."""
-    twice = {name for name in names if name and names.count(name) > 1}
-    if twice:
+    twice = [place for place, name in enumerate(names) if name and name in names[:place]]
+    if twice:  # by position: where the header is missing, a name is a patient's value
         raise bad_file(
-            "data-column-twice", f"{path.name}: the column {min(twice)[:40]!r} stands twice", "rename one of the two"
+            "data-column-twice",
+            f"{path.name}: column {twice[0] + 1} has the name of an earlier one",
+            "rename one of the two, or set `header: false` in the mapping",
         )
     places: dict[str | int, int] = {}
     for column in mapping.columns():
         place = column - 1 if isinstance(column, int) else _find(names, column)
+        if column in mapping.ignore and not 0 <= place < len(names):
+            continue
         if not 0 <= place < len(names):
             raise bad_file(
                 "data-column-missing",

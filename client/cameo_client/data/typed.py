@@ -15,6 +15,7 @@ from cameo_client.data.source import Column, TableMapping
 from cameo_protocol.facts import Catalogue, Fact
 
 DAYS_A_YEAR = 365.25
+EXACT = 2.0**53  # above it a float skips whole numbers
 _BOOLS = {"0": "false", "1": "true", "false": "false", "true": "true"}
 _INTEGRAL = r"^([+-]?\d+)\.0*$"
 
@@ -60,7 +61,7 @@ def _read(cells: pl.Series, fact: Fact, column: Column, snapshot: date | None) -
     number = numbers(cells) * column.factor
     bad = cells.is_not_null() & number.is_null()
     if fact.type == "int":
-        bad = bad | (number.is_not_null() & (number != number.round())).fill_null(value=False)
+        bad = bad | ((number != number.round()) | (number.abs() > EXACT)).fill_null(value=False)
     if fact.zero_is_missing:
         number = number.set(number == 0.0, None)
     fault = ("data-type", f"hold no {'whole ' if fact.type == 'int' else ''}number", bad)
