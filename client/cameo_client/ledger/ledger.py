@@ -279,6 +279,8 @@ class Ledger:
     def _read_into(self, book: Book) -> None:
         """Take the entries of the file that the book has not seen, and hold the file against its own head."""
         before, stored = book.head, self._store.head()
+        if stored.entries < 1:
+            raise damaged(self._store.path, "it has no opening entry")
         if stored.entries < before.entries:
             raise self._rolled_back(before.entries, stored.entries)
         for row in self._store.rows_after(before.entries):
