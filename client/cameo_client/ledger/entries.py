@@ -17,6 +17,7 @@ SALT_BYTES = 32
 MAX_BODY_BYTES = 1 << 16
 MAX_TASKS = 64
 MAX_NUMBER = 2**31 - 1
+MAX_TIME = 253_402_300_799  # the last second of the year 9999
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 
@@ -158,7 +159,7 @@ def check(entry: Entry) -> None:
             sound = names and numbers and _sound(entry.releases) and len(entry.upload) in (0, HASH_BYTES)
         case Closed():
             sound = is_name(entry.run)
-    if not sound or entry.at < 0:
+    if not sound or not 0 <= entry.at <= MAX_TIME:
         raise ValueError("a field is out of its range")
 
 

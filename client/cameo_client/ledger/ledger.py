@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -182,62 +183,66 @@ class Ledger:
 
     def head(self) -> Head:
         """How many entries there are and the hash of the last; tells nothing about patients or other runs."""
-        return self._current().head
+        with self._current() as book:
+            return book.head
 
     def check_echo(self, count: int, digest: bytes) -> None:
         """Refuse ("ledger-rolled-back") when this ledger is behind, or differs from, a head it once told others.
 
         (0, b"") means that nobody has seen this ledger yet.
         """
-        book = self._current()
         if count == 0 and digest == b"":
             return
-        if count < 1 or count > book.head.entries or book.hash_at(count) != digest:
-            raise self._rolled_back(count, book.head.entries)
+        with self._current() as book:
+            if count < 1 or count > book.head.entries or book.hash_at(count) != digest:
+                raise self._rolled_back(count, book.head.entries)
 
     def spent(self) -> float:
         """Epsilon of everything committed, for ever."""
-        book = self._current()
-        return book.epsilon(book.spent)
+        with self._current() as book:
+            return book.epsilon(book.spent)
 
     def reserved(self) -> float:
         """Epsilon of what open runs may still commit, taken alone (epsilons do not add up)."""
-        book = self._current()
-        return book.epsilon(book.reserved())
+        with self._current() as book:
+            return book.epsilon(book.reserved())
 
     def held(self) -> float:
         """Epsilon of everything committed and reserved together: what the caps are held against."""
-        book = self._current()
-        return book.epsilon(book.spent, book.reserved())
+        with self._current() as book:
+            return book.epsilon(book.spent, book.reserved())
 
     def spent_in_year(self) -> float:
         """Epsilon of what was committed in the 365 days up to now."""
-        book = self._current()
-        return book.epsilon(book.window(self._now()))
+        with self._current() as book:
+            return book.epsilon(book.window(self._now()))
 
     def left(self, caps: Caps) -> Left:
         """What is left under each cap."""
-        book = self._current()
-        held = book.epsilon(book.spent, book.reserved())
-        in_year = book.epsilon(book.window(self._now()), book.reserved())
+        with self._current() as book:
+            held = book.epsilon(book.spent, book.reserved())
+            in_year = book.epsilon(book.window(self._now()), book.reserved())
         return Left(dataset=max(0.0, caps.dataset - held), year=max(0.0, caps.year - in_year))
 
     def by_task(self) -> dict[str, float]:
         """Task -> epsilon of its committed releases, each task taken alone."""
-        return reporting.by_task(self._current())
+        with self._current() as book:
+            return reporting.by_task(book)
 
     def open_runs(self) -> tuple[str, ...]:
         """Runs that still hold a reserve, in order of admission."""
-        return tuple(name for name, run in self._current().runs.items() if not run.closed)
+        with self._current() as book:
+            return tuple(name for name, run in book.runs.items() if not run.closed)
 
     def curve(self, points: int = 60) -> tuple[reporting.Point, ...]:
         """Epsilon after commits: at most that many, evenly spread, the last one always among them."""
-        return reporting.curve(self._current(), points)
+        with self._current() as book:
+            return reporting.curve(book, points)
 
     def report(self, caps: Caps | None = None) -> dict[str, Any]:
         """Everything about this ledger as one JSON-able object with a schema_version."""
-        with self._lock:
-            return reporting.report(self._current(), self._now(), caps)
+        with self._current() as book:
+            return reporting.report(book, self._now(), caps)
 
     @property
     def _opened(self) -> Opened:
@@ -253,7 +258,7 @@ class Ledger:
         """Append what `decide` returns for the newest state of the file, durably, or nothing at all."""
 
         def next_row() -> Row | None:
-            self._refresh()
+            self._read_into(self._book)
             entry = decide()
             if entry is None:
                 return None
@@ -266,15 +271,13 @@ class Ledger:
                 self._book.extend(row.body, row.hash)
                 self._store.settle()
 
-    def _current(self) -> Book:
-        """The book after every entry that is in the file now."""
+    @contextmanager
+    def _current(self) -> Iterator[Book]:
+        """The book after every entry that is in the file now; no other thread changes it meanwhile."""
         with self._lock:
             with self._store.snapshot():
-                self._refresh()
-            return self._book
-
-    def _refresh(self) -> None:
-        self._read_into(self._book)
+                self._read_into(self._book)
+            yield self._book
 
     def _read_into(self, book: Book) -> None:
         """Take the entries of the file that the book has not seen, and hold the file against its own head."""

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ledger_kit import DAY, DELTA, FULL, PLAN, Clock, again, fresh
 
 from cameo_client.ledger import Caps, Ledger
-from cameo_client.ledger.entries import Closed, Committed, Entry, Opened, Reserved, read, write
+from cameo_client.ledger.entries import MAX_TIME, Closed, Committed, Entry, Opened, Reserved, read, write
 from cameo_protocol import canonical
 from cameo_protocol.errors import OperatorError, Reject
 from cameo_protocol.privacy.accountant import gaussian_epsilon
@@ -168,7 +168,7 @@ TestLife.settings = settings(
 )
 
 texts = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,20}", fullmatch=True)
-times = st.integers(0, 2**40)
+times = st.integers(0, MAX_TIME)
 released = st.dictionaries(
     texts,
     st.builds(
