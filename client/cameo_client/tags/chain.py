@@ -12,7 +12,7 @@ from cameo_protocol.errors import ExitCode, OperatorError
 
 GENESIS = "0" * 64
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS log (
+CREATE TABLE log (
   seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
   previous TEXT NOT NULL, hash TEXT NOT NULL UNIQUE) STRICT;
 """

@@ -1,11 +1,11 @@
-"""Guards 10 and 11: stored tags that may lead to a message now. They stop contact only, never the tag.
+"""Guards 10, 11 and 12: stored tags that may lead to a message now. They stop contact only, never the tag.
 
 Safety messages pass both. Care outranks reminders, education, research and marketing, over all packs together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
@@ -25,21 +25,19 @@ def wants_contact(world: World, stored: Alive) -> dict[str, Mask]:
 
 
 def contact_cap(world: World, alive: Alive) -> Iterator[Failure]:
-    """10: not within the pause after the same message, and at most the day's number over all packs."""
-    memory, used = world.given.memory, np.zeros(len(world.pseudonyms), dtype=np.int64)
-    for row, name in enumerate(world.pseudonyms):
-        used[row] = memory.contacts_today.get(name, 0)
-    for item in sorted(world.rules, key=_order):
-        if item.key not in alive:
-            continue
-        recent = _recent(world, item)
-        yield item.key, "contact-cooldown", recent
-        if item.rule.contact == "safety":
-            continue
-        wanted = alive[item.key] & ~recent
-        full = used >= world.given.policy.contacts_per_day
-        yield item.key, "contact-cap", full
-        used += wanted & ~full
+    """10 and 12: not within the pause after the same message; at most the day's number over all packs.
+
+    The day's last message goes to a kind of tag that the others are not, if there is one: something important that
+    the patient's profile alone would never bring up. Marketing cannot take that place.
+    """
+    cooling = {item.key: _recent(world, item) for item in world.rules if item.key in alive}
+    for key, rows in cooling.items():
+        yield key, "contact-cooldown", rows
+    counted = [item for item in sorted(world.rules, key=_order) if item.key in alive and item.rule.contact != "safety"]
+    wanted = {item.key: alive[item.key] & ~cooling[item.key] for item in counted}
+    sent = _choose(world, counted, wanted)
+    for item in counted:
+        yield item.key, "contact-cap", wanted[item.key] & ~sent[item.key]
 
 
 def quiet_hours(world: World, alive: Alive) -> Iterator[Failure]:
@@ -53,6 +51,30 @@ def quiet_hours(world: World, alive: Alive) -> Iterator[Failure]:
 
 
 CONTACT_GUARDS: tuple[tuple[int, Guard], ...] = ((10, contact_cap), (11, quiet_hours))
+
+
+def _choose(world: World, ranked: Sequence[BoundRule], wanted: Alive) -> dict[str, Mask]:
+    """Which messages go out: all places but the last by rank, the last to another category, the rest by rank."""
+    limit = world.given.policy.contacts_per_day
+    names = world.pseudonyms
+    used = np.fromiter((world.given.memory.contacts_today.get(name, 0) for name in names), np.int64, len(names))
+    sent = {item.key: np.zeros(len(names), dtype=bool) for item in ranked}
+    seen: dict[str, Mask] = {}
+
+    def place(item: BoundRule, rows: Mask) -> None:
+        sent[item.key] |= rows
+        seen[item.rule.tag.category] = seen.get(item.rule.tag.category, np.zeros(len(names), dtype=bool)) | rows
+        used[rows] += 1
+
+    for item in ranked:
+        place(item, wanted[item.key] & (used < limit - 1))
+    for item in ranked:
+        if item.rule.purpose != "marketing":
+            new = ~seen.get(item.rule.tag.category, np.zeros(len(names), dtype=bool))
+            place(item, wanted[item.key] & ~sent[item.key] & (used == limit - 1) & new)
+    for item in ranked:
+        place(item, wanted[item.key] & ~sent[item.key] & (used < limit))
+    return sent
 
 
 def _order(item: BoundRule) -> tuple[int, int, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -17,14 +18,19 @@ from cameo_client.tags import explain as explaining
 from cameo_client.tags.apply import Outcome, apply, counts
 from cameo_client.tags.author import SCHEMA_VERSION, checked_pack, load_rules
 from cameo_client.tags.engine import PSEUDONYM
+from cameo_client.tags.export import aggregate, sha256, to_csv, to_parquet
+from cameo_client.tags.fairness import alerts
 from cameo_client.tags.guards import unobservable
-from cameo_client.tags.pack import SCOPE_OF
+from cameo_client.tags.pack import SCOPE_OF, Rule, Scope
 from cameo_client.tags.policy import TagPolicy
+from cameo_client.tags.record import write
 from cameo_client.tags.schema import ModelInfo
-from cameo_client.tags.store import TagStore
+from cameo_client.tags.store import StoredTag, TagStore
 from cameo_client.tags.world import Circumstances, Quality
 from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.facts import Catalogue
+
+EXPORT_QUOTA = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +78,12 @@ def dry_run(paths: Sequence[Path], ward: Ward, store: TagStore) -> dict[str, Any
     outcome = evaluate(paths, ward, store)
     wanted = {(one.pseudonym, one.rule.rule.tag.name): one.state for one in outcome.decisions(("stored", "waiting"))}
     keys = {item.key for item in outcome.world.rules}
-    present = {(one.pseudonym, one.tag): one.state for one in store.tags() if one.rule in keys}
+    present = {(one.pseudonym, one.tag): one.state for one in store.tags(ward.now) if one.rule in keys}
     return {
         "schema_version": SCHEMA_VERSION,
         "command": "dry-run",
         "tags": [tally.as_dict() for tally in counts(outcome)],
+        "fairness": [alert.text() for alert in alerts(outcome)],
         "added": len(wanted.keys() - present.keys()),
         "removed": len(present.keys() - wanted.keys()),
         "changed": sum(present[key] != wanted[key] for key in present.keys() & wanted.keys()),
@@ -85,15 +92,22 @@ def dry_run(paths: Sequence[Path], ward: Ward, store: TagStore) -> dict[str, Any
 
 
 def apply_packs(paths: Sequence[Path], ward: Ward, store: TagStore) -> tuple[Outcome, dict[str, Any]]:
-    """Evaluate, log the use in the consent store, then write the tags."""
+    """Evaluate, log the use in the consent store, then write the tags.
+
+    Nothing is written, and earlier tags stay until they expire, when the data set's quality is below the floor
+    ("quality-too-low", exit code QUALITY) or a pack's content is not approved ("pack-not-approved").
+    """
+    _require_quality(ward)
     outcome = evaluate(paths, ward, store)
+    _require_approved(outcome)
     _log_use(outcome, ward)
-    changes = store.write(outcome)
+    changes = write(store, outcome)
     return outcome, {
         "schema_version": SCHEMA_VERSION,
         "command": "apply",
         **changes,
         "tags": [tally.as_dict() for tally in counts(outcome)],
+        "fairness": [alert.text() for alert in alerts(outcome)],
         "situations_not_observable": list(unobservable(outcome.world)),
     }
 
@@ -106,7 +120,7 @@ def explain(paths: Sequence[Path], ward: Ward, store: TagStore, pseudonym: str, 
     one = ward.facts.filter(pl.col(PSEUDONYM) == pseudonym)
     alone = Ward(**{**vars(ward), "facts": one})
     found = explaining.explain(evaluate(paths, alone, store), pseudonym, tag)
-    stored = next((row for row in store.tags(pseudonym=pseudonym) if row.tag == tag), None)
+    stored = next((row for row in store.tags(ward.now, pseudonym=pseudonym) if row.tag == tag), None)
     return {
         "schema_version": SCHEMA_VERSION,
         "command": "explain",
@@ -116,9 +130,9 @@ def explain(paths: Sequence[Path], ward: Ward, store: TagStore, pseudonym: str, 
     }
 
 
-def queue(store: TagStore) -> dict[str, Any]:
+def queue(store: TagStore, now: datetime) -> dict[str, Any]:
     """Tags that wait for a person, oldest first, and how many there are of each."""
-    rows = sorted(store.tags(state="waiting"), key=lambda row: (row.since, row.pseudonym, row.tag))
+    rows = sorted(store.tags(now, state="waiting"), key=lambda row: (row.since, row.pseudonym, row.tag))
     return {
         "schema_version": SCHEMA_VERSION,
         "command": "queue",
@@ -168,11 +182,101 @@ def approve_pack(store: TagStore, path: Path, catalogue: Catalogue, person: str,
     }
 
 
+def enforce_consent(store: TagStore, consents: ConsentStore, policy: TagPolicy, now: datetime) -> dict[str, Any]:
+    """Remove at once the tags whose consent has been withdrawn or has run out, without waiting for the next apply."""
+    needed: dict[Scope, list[StoredTag]] = {}
+    rules: dict[tuple[str, str], Rule | None] = {}
+    for row in store.tags(now):
+        key = (row.pack_sha256, row.rule)
+        if key not in rules:
+            rules[key] = store.rule(*key)
+        rule = rules[key]
+        for scope in rule.scopes() if rule else ():
+            needed.setdefault(scope, []).append(row)
+    gone: set[tuple[str, str]] = set()
+    for scope, rows in needed.items():
+        gone |= _without_consent(rows, scope, consents, policy, now)
+    removed = store.remove(sorted(gone), "consent-gone", now)
+    return {"schema_version": SCHEMA_VERSION, "command": "enforce-consent", "removed": removed}
+
+
+def _without_consent(
+    rows: Sequence[StoredTag], scope: Scope, consents: ConsentStore, policy: TagPolicy, now: datetime
+) -> set[tuple[str, str]]:
+    """Rows that this scope no longer allows. Where care rests on another basis, only a no counts."""
+    refused = consents.withdrawn(scope, now)
+    double = scope in policy.double_confirmed
+    granted = consents.granted([row.pseudonym for row in rows], scope, now, double_confirmed=double)
+    return {
+        (row.pseudonym, row.tag)
+        for row, yes in zip(rows, granted.tolist(), strict=True)
+        if row.pseudonym in refused or not (yes or (scope == "care" and row.purpose in policy.legal_basis))
+    }
+
+
+def _require_quality(ward: Ward) -> None:
+    if not ward.quality.score >= ward.policy.quality_floor:
+        raise OperatorError(
+            "quality-too-low",
+            what=f"data quality {ward.quality.score:.1f}, {ward.policy.quality_floor:g} is needed; no tag was written",
+            do="run: cameo-node data check",
+            exit=ExitCode.QUALITY,
+        )
+
+
+def _require_approved(outcome: Outcome) -> None:
+    for item in outcome.world.rules:
+        if item.pack_sha256 not in outcome.world.given.approved_packs:
+            raise OperatorError(
+                "pack-not-approved",
+                what=f"nobody has approved this content of the pack {item.pack_id} {item.pack_version}",
+                do=f"have a second person run: cameo-node tags approve --pack conf/tags/{item.pack_id}.yaml",
+                exit=ExitCode.POLICY,
+            )
+
+
 def _named(person: str) -> None:
     if not 3 <= len(person.strip()) <= 60 or not person.isprintable():
         raise OperatorError(
             "reviewer-unnamed", what="a verdict without a person", do="say who decides: --as NAME", exit=ExitCode.USAGE
         )
+
+
+def export_rows(
+    store: TagStore, person: str, now: datetime, *, form: Literal["csv", "parquet"], state: str = "stored"
+) -> tuple[bytes, dict[str, Any]]:
+    """Tag rows for use inside the hospital; who took them is logged first. Above the day's quota: refused."""
+    _named(person)
+    rows = store.tags(now, state=state)
+    if store.exported(now) + len(rows) > EXPORT_QUOTA:
+        raise OperatorError(
+            "export-quota",
+            what=f"more than {EXPORT_QUOTA} rows would leave the store within 24 hours",
+            do="export counts instead: cameo-node tags export --counts, or wait a day",
+            exit=ExitCode.POLICY,
+        )
+    data = to_csv(rows) if form == "csv" else to_parquet(rows)
+    digest = sha256(data)
+    store.log_export(person, form, len(rows), digest, now)
+    return data, {"schema_version": SCHEMA_VERSION, "command": "export", "rows": len(rows), "sha256": digest}
+
+
+def export_counts(
+    store: TagStore, person: str, now: datetime, groups: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """How many patients have each tag, safe to show: below 11 hidden, rounded to 5.
+
+    groups: pseudonym -> group (such as the sex), to split each tag's count; a patient that it lacks counts as
+    "not known".
+    """
+    _named(person)
+    split: dict[str, Counter[str]] = {}
+    for row in store.tags(now, state="stored"):
+        group = groups.get(row.pseudonym, "not known") if groups is not None else "all"
+        split.setdefault(row.tag, Counter())[group] += 1
+    answer = {"schema_version": SCHEMA_VERSION, "command": "aggregate", "tags": aggregate(split)}
+    store.log_export(person, "counts", 0, sha256(json.dumps(answer, sort_keys=True).encode()), now)
+    return answer
 
 
 def _log_use(outcome: Outcome, ward: Ward) -> None:

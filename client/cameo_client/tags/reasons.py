@@ -35,6 +35,9 @@ GUARD_NAMES: Mapping[int, str] = {
     9: "human review",
     10: "contact cap",
     11: "quiet hours",
+    12: "diversity slot",
+    13: "fairness monitor",
+    14: "hash-chained log",
 }
 _IDLE = "This note is not in use at the moment."
 _DATA = "Our data is not good enough for this note today."

@@ -6,11 +6,10 @@ counts by reason are kept for each run; `explain` recomputes the "why not" from 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,43 +17,44 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from cameo_client.tags import chain
-from cameo_client.tags.apply import Decision, Outcome, counts
-from cameo_client.tags.pack import Pack
+from cameo_client.tags.pack import Pack, Rule
 from cameo_client.tags.policy import TagPolicy
-from cameo_client.tags.reasons import CODES
 from cameo_client.tags.world import Memory
 from cameo_protocol.errors import ExitCode, OperatorError
 
 VERSION = 1
-_PUT = "INSERT OR REPLACE INTO tags VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _SCHEMA = (
     """
-CREATE TABLE IF NOT EXISTS tags (
+CREATE TABLE tags (
   pseudonym TEXT NOT NULL, tag TEXT NOT NULL, rule TEXT NOT NULL, rule_version INTEGER NOT NULL,
   pack TEXT NOT NULL, pack_version TEXT NOT NULL, pack_sha256 TEXT NOT NULL, purpose TEXT NOT NULL,
   state TEXT NOT NULL CHECK (state IN ('stored', 'waiting')), reason TEXT NOT NULL, guard INTEGER NOT NULL,
   because TEXT NOT NULL, snapshot TEXT, model TEXT NOT NULL, model_version INTEGER, model_id TEXT NOT NULL,
   model_round INTEGER, since TEXT NOT NULL, decided TEXT NOT NULL, expires TEXT NOT NULL, run INTEGER NOT NULL,
   PRIMARY KEY (pseudonym, tag)) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS tags_by_tag ON tags (tag, state);
-CREATE TABLE IF NOT EXISTS history (
+CREATE INDEX tags_by_tag ON tags (tag, state);
+CREATE TABLE history (
   run INTEGER NOT NULL, at TEXT NOT NULL, pseudonym TEXT NOT NULL, tag TEXT NOT NULL,
   change TEXT NOT NULL CHECK (change IN ('added', 'removed', 'changed')), state TEXT NOT NULL,
   why TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS runs (
+CREATE TABLE runs (
   run INTEGER PRIMARY KEY, at TEXT NOT NULL, snapshot TEXT, facts_schema TEXT NOT NULL, added INTEGER NOT NULL,
   removed INTEGER NOT NULL,
   changed INTEGER NOT NULL, unchanged INTEGER NOT NULL, counts TEXT NOT NULL, digest TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS packs (
+CREATE TABLE packs (
   sha256 TEXT PRIMARY KEY, pack TEXT NOT NULL, version TEXT NOT NULL, body TEXT NOT NULL, approved_by TEXT NOT NULL,
   approved TEXT NOT NULL, retired TEXT) STRICT;
-CREATE TABLE IF NOT EXISTS reviews (
+CREATE TABLE reviews (
   pseudonym TEXT NOT NULL, rule TEXT NOT NULL, rule_version INTEGER NOT NULL, person TEXT NOT NULL,
   verdict TEXT NOT NULL CHECK (verdict IN ('approved', 'rejected')), at TEXT NOT NULL, expires TEXT NOT NULL,
   PRIMARY KEY (pseudonym, rule, rule_version, person)) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS contacts (
+CREATE TABLE contacts (
   pseudonym TEXT NOT NULL, rule TEXT NOT NULL, at TEXT NOT NULL, safety INTEGER NOT NULL) STRICT;
-CREATE INDEX IF NOT EXISTS contacts_by_time ON contacts (at);
+CREATE INDEX contacts_by_time ON contacts (at);
+CREATE INDEX contacts_by_patient ON contacts (pseudonym, rule, at);
+CREATE INDEX history_by_patient ON history (pseudonym);
+CREATE TABLE exports (
+  at TEXT NOT NULL, person TEXT NOT NULL, kind TEXT NOT NULL, rows INTEGER NOT NULL, sha256 TEXT NOT NULL) STRICT;
 """
     + chain.SCHEMA
 )
@@ -94,16 +94,22 @@ class TagStore:
         """Open or create the file (mode 0600). A damaged or newer file: `OperatorError`."""
         try:
             path.touch(mode=0o600, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=10)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, VERSION):
-                raise _unusable(f"{path.name} has version {found}; this program reads version {VERSION}")
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version={VERSION}")
+            empty = self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+            if found == 0 and empty:
+                self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
+            elif found != VERSION or self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError
         except (OSError, sqlite3.Error) as error:
-            raise _unusable(f"{path.name}: {type(error).__name__}") from None
+            raise OperatorError(
+                "tag-store-unusable",
+                what=f"{path.name} is no sound tag store ({type(error).__name__})",
+                do="restore it from a backup: cameo-node restore",
+                exit=ExitCode.DATA,
+            ) from None
 
     def close(self) -> None:
         """Close the file; the store cannot be used after."""
@@ -116,25 +122,34 @@ class TagStore:
         self.close()
 
     @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing. A full disk or a lock held too long is an `OperatorError`; nothing was written then."""
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield self._db
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise OperatorError(
+                    "tag-store-write",
+                    what=f"tags.sqlite could not be written ({type(error).__name__}); nothing was changed",
+                    do="check disk space and that no other process writes it, then repeat the command",
+                    exit=ExitCode.DATA,
+                ) from None
             raise
-        self._db.execute("COMMIT")
 
     def approve_pack(self, pack: Pack, person: str, now: datetime) -> None:
         """Put a pack's content in force, and any other content of the same pack out of force.
 
         The person must not be the owner of one of its rules (four eyes), else `OperatorError("self-review")`.
         """
-        if any(person == rule.owner for rule in pack.rules):
+        if any(_same(person, rule.owner) for rule in pack.rules):
             raise OperatorError("self-review", what=f"{person} owns a rule of the pack {pack.pack.id}",
                                 do="have a second person approve the pack")  # fmt: skip
         sha = pack.sha256()
-        with self._write() as db:
+        with self.transaction() as db:
             db.execute("UPDATE packs SET retired=? WHERE pack=? AND retired IS NULL AND sha256<>?",
                        (now.isoformat(), pack.pack.id, sha))  # fmt: skip
             db.execute(
@@ -158,13 +173,13 @@ class TagStore:
         """What an evaluation at `now` must know from before."""
         held: dict[str, set[str]] = {}
         for rule, name in self._db.execute(
-            "SELECT rule, pseudonym FROM tags WHERE state='stored' AND expires>?", (_utc(now),)
+            "SELECT rule, pseudonym FROM tags WHERE state='stored' AND expires>?", (utc_text(now),)
         ):
             held.setdefault(rule, set()).add(name)
         approvals: Counter[tuple[str, str, int]] = Counter()
         rejections: set[tuple[str, str, int]] = set()
         for name, rule, version, verdict in self._db.execute(
-            "SELECT pseudonym, rule, rule_version, verdict FROM reviews WHERE expires>?", (_utc(now),)
+            "SELECT pseudonym, rule, rule_version, verdict FROM reviews WHERE expires>?", (utc_text(now),)
         ):
             if verdict == "approved":
                 approvals[name, rule, version] += 1
@@ -176,7 +191,7 @@ class TagStore:
             for name, rule, at in self._db.execute("SELECT pseudonym, rule, max(at) FROM contacts GROUP BY 1, 2")
         }
         today = self._db.execute(
-            "SELECT pseudonym, count(*) FROM contacts WHERE at>=? AND safety=0 GROUP BY 1", (_utc(midnight),)
+            "SELECT pseudonym, count(*) FROM contacts WHERE at>=? AND safety=0 GROUP BY 1", (utc_text(midnight),)
         )
         return Memory(
             held={rule: frozenset(names) for rule, names in held.items()},
@@ -186,108 +201,67 @@ class TagStore:
             contacts_today=dict(today.fetchall()),
         )
 
-    def write(self, outcome: Outcome) -> dict[str, int]:
-        """Replace the tags of the outcome's rules by what it decided, with history and one log entry.
-
-        Returns how many were added, removed, changed (state or rule version) and unchanged. Tags of other rules
-        stay unless they have expired.
-        """
-        now, tally = outcome.world.given.now, Counter[str]()
-        with self._write() as db:
-            run = db.execute("SELECT coalesce(max(run), 0) + 1 FROM runs").fetchone()[0]
-            before = {(row[0], row[1]): row[2:] for row in db.execute(
-                "SELECT pseudonym, tag, state, rule_version, since, rule, expires FROM tags")}  # fmt: skip
-            decided, digest = set(), hashlib.sha256()
-            for decision in outcome.decisions(("stored", "waiting")):
-                digest.update(_line(decision))
-                decided.add((decision.pseudonym, decision.rule.rule.tag.name))
-                tally[self._put(db, run, decision, before, outcome)] += 1
-            keys = {item.key for item in outcome.world.rules}
-            for (name, tag), (state, _, _, rule, expires) in before.items():
-                expired = expires <= _utc(now)
-                if (name, tag) not in decided and (rule in keys or expired):
-                    db.execute("DELETE FROM tags WHERE pseudonym=? AND tag=?", (name, tag))
-                    why = _why_gone(outcome, name, rule) if rule in keys else "expired"
-                    db.execute("INSERT INTO history VALUES (?,?,?,?,?,?,?)",
-                               (run, _utc(now), name, tag, "removed", state, why))  # fmt: skip
-                    tally["removed"] += 1
-            result = {key: tally[key] for key in ("added", "removed", "changed", "unchanged")}
-            self._close_run(db, run, outcome, result, digest.hexdigest())
-        return result
-
-    def _put(self, db: sqlite3.Connection, run: int, decision: Decision,
-             before: Mapping[tuple[str, str], tuple[object, ...]], outcome: Outcome) -> str:  # fmt: skip
-        rule, now = decision.rule, decision.decided
-        key = (decision.pseudonym, rule.rule.tag.name)
-        old = before.get(key)
-        change = (
-            "added" if old is None else "unchanged" if old[:2] == (decision.state, rule.rule.version) else "changed"
-        )
-        since = str(old[2]) if old is not None and old[0] == decision.state else _utc(now)
-        db.execute(_PUT, _row(decision, since, run, outcome))
-        if change != "unchanged":
-            db.execute("INSERT INTO history VALUES (?,?,?,?,?,?,?)",
-                       (run, _utc(now), *key, change, decision.state, decision.reason))  # fmt: skip
-        if decision.contact == "due":
-            safety = int(rule.rule.contact == "safety")
-            db.execute("INSERT INTO contacts VALUES (?,?,?,?)", (decision.pseudonym, rule.key, _utc(now), safety))
-        return change
-
-    def _close_run(
-        self, db: sqlite3.Connection, run: int, outcome: Outcome, result: Mapping[str, int], digest: str
-    ) -> None:
-        given = outcome.world.given
-        snapshot = given.snapshot.isoformat() if given.snapshot else None
-        tallies = json.dumps([tally.as_dict() for tally in counts(outcome)])
-        db.execute(
-            "INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,?)",
-            (run, _utc(given.now), snapshot, outcome.world.schema.id, result["added"], result["removed"],
-             result["changed"], result["unchanged"], tallies, digest),
-        )  # fmt: skip
-        packs = sorted({item.pack_sha256 for item in outcome.world.rules})
-        body = {"run": run, "snapshot": snapshot, "packs": packs, "decisions_sha256": digest, **result}
-        chain.append(db, "applied", body, given.now)
-
     def review(self, pseudonym: str, tag: str, person: str, verdict: str, now: datetime) -> None:
         """Record one person's verdict ("approved" or "rejected") on a waiting tag; it counts from the next apply.
 
         Unknown tag: `OperatorError("tag-not-waiting")`. The rule's owner may not approve: "self-review".
         """
         row = self._db.execute(
-            "SELECT rule, rule_version, pack_sha256, expires FROM tags WHERE pseudonym=? AND tag=? AND state='waiting'",
-            (pseudonym, tag),
+            "SELECT rule, rule_version, pack_sha256, expires FROM tags"
+            " WHERE pseudonym=? AND tag=? AND state='waiting' AND expires>?",
+            (pseudonym, tag, utc_text(now)),
         ).fetchone()
         if row is None:
             raise OperatorError("tag-not-waiting", what="no such tag waits for review", do="run: cameo-node tags queue")
         rule_key, version, sha, expires = row
-        if self._owner(sha, rule_key) == person:
+        if _same(self._owner(sha, rule_key), person):
             raise OperatorError("self-review", what=f"{person} owns the rule", do="have somebody else review it")
-        with self._write() as db:
+        with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO reviews VALUES (?,?,?,?,?,?,?)",
-                       (pseudonym, rule_key, version, person, verdict, _utc(now), expires))  # fmt: skip
+                       (pseudonym, rule_key, version, person, verdict, utc_text(now), expires))  # fmt: skip
             if verdict == "rejected":
                 db.execute("DELETE FROM tags WHERE pseudonym=? AND tag=?", (pseudonym, tag))
-                db.execute("INSERT INTO history SELECT coalesce(max(run), 0), ?, ?, ?, 'removed', 'waiting',"
-                           " 'review-rejected' FROM runs", (_utc(now), pseudonym, tag))  # fmt: skip
+                add_history(db, now, pseudonym, tag, "removed", "waiting", "review-rejected")
             body = {"pseudonym": pseudonym, "tag": tag, "rule_version": version, "person": person, "verdict": verdict}
             chain.append(db, "reviewed", body, now)
 
     def _owner(self, pack_sha256: str, rule_key: str) -> str:
-        row = self._db.execute("SELECT body FROM packs WHERE sha256=?", (pack_sha256,)).fetchone()
-        rule = Pack.model_validate_json(row[0]).rule(rule_key.split("/", 1)[1]) if row else None
+        rule = self.rule(pack_sha256, rule_key)
         return rule.owner if rule else ""
+
+    def rule(self, pack_sha256: str, rule_key: str) -> Rule | None:
+        """A rule of an approved pack, in force or not, as it was when a tag was decided."""
+        row = self._db.execute("SELECT body FROM packs WHERE sha256=?", (pack_sha256,)).fetchone()
+        return Pack.model_validate_json(row[0]).rule(rule_key.split("/", 1)[1]) if row else None
+
+    def remove(self, rows: Iterable[tuple[str, str]], why: str, now: datetime) -> int:
+        """Delete (pseudonym, tag) rows at once, with history and a log entry; how many there were."""
+        gone = 0
+        with self.transaction() as db:
+            for name, tag in rows:
+                found = db.execute(
+                    "DELETE FROM tags WHERE pseudonym=? AND tag=? RETURNING state", (name, tag)
+                ).fetchall()
+                for (state,) in found:
+                    add_history(db, now, name, tag, "removed", state, why)
+                gone += len(found)
+            chain.append(db, "removed", {"why": why, "tags": gone}, now)
+        return gone
 
     def approvals(self, pseudonym: str, rule: str, version: int) -> int:
         """How many people have approved this tag of this rule version so far."""
         query = "SELECT count(*) FROM reviews WHERE pseudonym=? AND rule=? AND rule_version=? AND verdict='approved'"
         return int(self._db.execute(query, (pseudonym, rule, version)).fetchone()[0])
 
-    def tags(self, *, pseudonym: str | None = None, state: str | None = None) -> list[StoredTag]:
-        """Stored and waiting tags, of one patient or in one state if asked, in order of pseudonym and tag."""
-        query = "SELECT * FROM tags WHERE (?1 IS NULL OR pseudonym=?1) AND (?2 IS NULL OR state=?2) ORDER BY 1, 2"
+    def tags(self, now: datetime, *, pseudonym: str | None = None, state: str | None = None) -> list[StoredTag]:
+        """Stored and waiting tags not yet expired, of one patient or in one state if asked, by pseudonym and tag."""
+        query = (
+            "SELECT * FROM tags WHERE expires>?3 AND (?1 IS NULL OR pseudonym=?1) AND (?2 IS NULL OR state=?2)"
+            " ORDER BY 1, 2"
+        )
         names = list(StoredTag.__dataclass_fields__)
         found = []
-        for row in self._db.execute(query, (pseudonym, state)):
+        for row in self._db.execute(query, (pseudonym, state, utc_text(now))):
             values = dict(zip(names, row, strict=True))
             found.append(StoredTag(**{**values, "because": tuple(json.loads(values["because"]))}))
         return found
@@ -317,48 +291,44 @@ class TagStore:
         """(entries, hash of the last), to be countersigned elsewhere."""
         return chain.head(self._db)
 
-    def purge(self, now: datetime) -> int:
-        """Delete tags past their expiry, and reviews and messages that no longer matter; how many tags went."""
-        with self._write() as db:
-            gone = db.execute("DELETE FROM tags WHERE expires<=?", (_utc(now),)).rowcount
-            db.execute("DELETE FROM reviews WHERE expires<=?", (_utc(now),))
-            db.execute("DELETE FROM contacts WHERE at<?", (_utc(now - timedelta(days=3660)),))
-            chain.append(db, "purged", {"tags": gone}, now)
+    def purge(self, now: datetime, before: datetime) -> int:
+        """Delete expired tags and reviews, and history, runs and messages older than the retention term.
+
+        Returns how many tags went. The log stays: it names no patient but in reviews.
+        """
+        with self.transaction() as db:
+            gone = db.execute("DELETE FROM tags WHERE expires<=?", (utc_text(now),)).rowcount
+            db.execute("DELETE FROM reviews WHERE expires<=?", (utc_text(now),))
+            for query in ("DELETE FROM history WHERE at<?", "DELETE FROM contacts WHERE at<?",
+                          "DELETE FROM exports WHERE at<?"):  # fmt: skip
+                db.execute(query, (utc_text(before),))
+            chain.append(db, "purged", {"tags": gone, "before": utc_text(before)}, now)
         return int(gone)
 
+    def exported(self, now: datetime) -> int:
+        """Rows exported in the 24 hours before `now`."""
+        since = utc_text(now - timedelta(days=1))
+        return int(self._db.execute("SELECT coalesce(sum(rows), 0) FROM exports WHERE at>?", (since,)).fetchone()[0])
 
-def _row(decision: Decision, since: str, run: int, outcome: Outcome) -> tuple[object, ...]:
-    rule, given = decision.rule, outcome.world.given
-    model = next((item for item in given.models if item.name in rule.models), None)
-    return (
-        decision.pseudonym, rule.rule.tag.name, rule.key, rule.rule.version, rule.pack_id, rule.pack_version,
-        rule.pack_sha256, rule.rule.purpose, decision.state, decision.reason,
-        9 if decision.state == "waiting" else 0, json.dumps(decision.because),
-        given.snapshot.isoformat() if given.snapshot else None,
-        model.name if model else "", model.version if model else None, model.model_id if model else "",
-        model.round if model else None, since, _utc(decision.decided), _utc(decision.expires), run,
-    )  # fmt: skip
+    def log_export(self, person: str, kind: str, rows: int, sha256: str, now: datetime) -> None:
+        """Record who took how many rows out, before they are handed over."""
+        with self.transaction() as db:
+            db.execute("INSERT INTO exports VALUES (?,?,?,?,?)", (utc_text(now), person, kind, rows, sha256))
+            chain.append(db, "exported", {"person": person, "kind": kind, "rows": rows, "sha256": sha256}, now)
 
 
-def _why_gone(outcome: Outcome, pseudonym: str, key: str) -> str:
-    """Why a tag went away: the guard's reason, or that the rule no longer proposes it."""
-    row = outcome.row(pseudonym)
-    if row is None:
-        return "patient-not-in-facts"
-    code = CODES[int(outcome.codes[key][row])]
-    if outcome.candidates[key][row]:
-        return code
-    return "unknown" if outcome.world.unknown[key][row] else "not-proposed"
+def add_history(
+    db: sqlite3.Connection, now: datetime, pseudonym: str, tag: str, change: str, state: str, why: str
+) -> None:
+    """One change of one patient's tag, under the run there is last."""
+    query = "INSERT INTO history SELECT coalesce(max(run), 0), ?, ?, ?, ?, ?, ? FROM runs"
+    db.execute(query, (utc_text(now), pseudonym, tag, change, state, why))
 
 
-def _line(decision: Decision) -> bytes:
-    parts = (decision.pseudonym, decision.rule.key, str(decision.rule.rule.version), decision.state, decision.reason)
-    return "\0".join(parts).encode() + b"\n"
+def _same(one: str, other: str) -> bool:
+    return " ".join(one.casefold().split()) == " ".join(other.casefold().split())
 
 
-def _utc(at: datetime) -> str:
+def utc_text(at: datetime) -> str:
+    """A time as the store writes it: UTC, of fixed width, so that text order is time order."""
     return at.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _unusable(what: str) -> OperatorError:
-    return OperatorError("tag-store-unusable", what=what, do="restore tags.sqlite from a backup", exit=ExitCode.DATA)

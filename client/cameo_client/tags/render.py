@@ -1,0 +1,135 @@
+"""The commands' answers as text for a terminal. What is printed is in the answer; nothing is looked up here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Answer = Mapping[str, Any]
+
+
+def text(answer: Answer) -> str:
+    """A command's answer (see author.py and desk.py) as lines of text, the verdict last."""
+    return "\n".join(_RENDER[str(answer["command"])](answer))
+
+
+def _lint(answer: Answer) -> list[str]:
+    lines = [
+        f"{item['file']}:{item['line']}: {item['level']} {item['code']}"
+        f"{' [' + item['rule'] + ']' if item['rule'] else ''}: {item['what']}. {item['do']}."
+        for item in answer["findings"]
+    ]
+    number = sum(item["level"] == "error" for item in answer["findings"])
+    return [*lines, "no errors" if answer["ok"] else f"{number} error{'s' if number != 1 else ''}"]
+
+
+def _test(answer: Answer) -> list[str]:
+    failed = [case for case in answer["cases"] if not case["passed"]]
+    lines = [
+        f"{case['pack']}/{case['rule']} example {case['number']}: expected {case['expected']}, got {case['actual']}"
+        for case in failed
+    ]
+    return [*lines, f"{len(answer['cases']) - len(failed)} of {len(answer['cases'])} examples right"]
+
+
+def _tags(answer: Answer) -> list[str]:
+    lines = [f"{'tag':<32} {'stored':>8} {'waiting':>8} {'blocked':>8}  reasons"]
+    for tag in answer["tags"]:
+        reasons = {**tag["waiting"], **tag["blocked"]}
+        why = ", ".join(f"{code} {number}" for code, number in reasons.items())
+        waiting, blocked = sum(tag["waiting"].values()), sum(tag["blocked"].values())
+        lines.append(f"{tag['tag']:<32} {tag['stored']:>8} {waiting:>8} {blocked:>8}  {why}".rstrip())
+    for name in answer["situations_not_observable"]:
+        lines.append(f"note: these facts cannot show the sensitive situation {name}")
+    lines += [f"fairness: {alert}" for alert in answer["fairness"]]
+    changes = [f"{answer[key]} {key}" for key in ("added", "removed", "changed", "unchanged") if key in answer]
+    return [*lines, ("would be: " if answer["command"] == "dry-run" else "") + ", ".join(changes)]
+
+
+def _explain(answer: Answer) -> list[str]:
+    lines = [f"{answer['tag']} for {answer['pseudonym']}: {answer['verdict']}", answer["staff"]]
+    for word in ("true", "false", "unknown"):
+        lines += [f"  {word:<8} {item}" for item in answer[word]]
+    lines += [f"  guard {number:>2}  {name:<24} {state}" for number, name, state in answer["guards"]]
+    if answer["verdict"] == "stored":
+        lines.append(f"  message: {answer['contact']}")
+    lines.append(f"  rule {answer['rule']} version {answer['rule_version']}, pack {answer['pack']}")
+    for row in answer["history"]:
+        lines.append(f"  {row['at'][:19]} {row['change']} ({row['state']}{', ' + row['why'] if row['why'] else ''})")
+    return [*lines, f"in the patient's words: {answer['patient']}"]
+
+
+def _queue(answer: Answer) -> list[str]:
+    lines = [
+        f"{row['pseudonym']}  {row['tag']}  {row['reason']}  since {row['since'][:10]}  {'; '.join(row['because'])}"
+        for row in answer["waiting"]
+    ]
+    return [*lines, f"{len(answer['waiting'])} waiting"]
+
+
+def _diff(answer: Answer) -> list[str]:
+    lines = [f"{answer['pack']} {answer['versions'][0]} -> {answer['versions'][1]}"]
+    for change in answer["changes"]:
+        lines.append(f"{change['change']} {change['rule']}")
+        for field, (old, new) in change["fields"].items():
+            lines += [f"  {field}:", f"    - {old}", f"    + {new}"]
+        if not change.get("version_ok", True):
+            lines.append("  error: the logic changed but not the version")
+    return lines if len(lines) > 1 else [*lines, "no rule changed"]
+
+
+def _audit(answer: Answer) -> list[str]:
+    lines = [f"{answer['pack']} {answer['version']}  sha256 {answer['sha256']}  facts {answer['facts']}"]
+    for rule in answer["rules"]:
+        lines += [
+            f"{rule['rule']} v{rule['version']} {rule['status']} -> {rule['tag']}",
+            f"  when {rule['when']}" + (f"  unless {rule['unless']}" if rule["unless"] else ""),
+            f"  {rule['purpose']} ({', '.join(rule['scopes'])}), {rule['sensitivity']}, review {rule['review']}",
+            f"  owner {rule['owner']}, reviewer {rule['reviewer']}, evidence until {rule['review_by']}",
+            *(f"  evidence: {item}" for item in rule["evidence"]),
+        ]
+    return lines
+
+
+def _verdict(answer: Answer) -> list[str]:
+    return [f"{answer['verdict']}: {answer['tag']} for {answer['pseudonym']}", *_next(answer)]
+
+
+def _pack(answer: Answer) -> list[str]:
+    return [f"in force: {answer['pack']} {answer['version']} ({answer['sha256'][:12]})", *_next(answer)]
+
+
+def _export(answer: Answer) -> list[str]:
+    return [f"{answer['rows']} rows, sha256 {answer['sha256']}"]
+
+
+def _aggregate(answer: Answer) -> list[str]:
+    lines = []
+    for tag, cells in answer["tags"].items():
+        lines.append(f"{tag}: " + ", ".join(f"{name} {'hidden' if n is None else n}" for name, n in cells.items()))
+    return [*lines, "below 11 hidden, the rest rounded to 5"]
+
+
+def _enforce(answer: Answer) -> list[str]:
+    return [f"{answer['removed']} tags removed whose consent is gone"]
+
+
+def _next(answer: Answer) -> list[str]:
+    return [answer["do"]] if answer["do"] else []
+
+
+_RENDER: Mapping[str, Callable[[Answer], list[str]]] = {
+    "lint": _lint,
+    "test": _test,
+    "dry-run": _tags,
+    "apply": _tags,
+    "explain": _explain,
+    "queue": _queue,
+    "diff": _diff,
+    "audit-pack": _audit,
+    "approve": _verdict,
+    "approve-pack": _pack,
+    "export": _export,
+    "aggregate": _aggregate,
+    "enforce-consent": _enforce,
+}
