@@ -58,7 +58,7 @@ def chained(values: list[Any], *, raw: dict[int, bytes] | None = None) -> list[d
 
 
 def refused() -> list[dict[str, Any]]:
-    """Entries that must be refused after that many of the sound ones, though their hash is right (but for the first)."""
+    """Entries to refuse after that many of the sound ones, though (but for one) their hash is right."""
     at = 1_700_000_200
     wrong_hash = chained(SOUND)
     wrong_hash[-1]["hash"] = wrong_hash[-2]["hash"]

@@ -92,7 +92,7 @@ def hospital(path: Path, uploads: Path, *, ledger_first: bool) -> None:
     with again(path) as ledger, uploads.open("ab", buffering=0) as out:
         ledger.reserve("run-1", PLAN, releases(10**6), Caps(dataset=1e5, year=1e5))
         known = [int(line) for line in uploads.read_bytes().split()] if not ledger_first else []
-        first = max([len(ledger.curve(10**6)), *(r + 1 for r in known)])
+        first = max([ledger.report()["runs"][0]["rounds"], *(r + 1 for r in known)])
         for round_no in range(first, first + 10**5):
             if not ledger_first:
                 out.write(b"%d\n" % round_no)
@@ -117,15 +117,14 @@ def unledgered_and_repeated(tmp_path: Path, kills: int, *, ledger_first: bool) -
     path, uploads = tmp_path / "heart.ledger", tmp_path / "uploads"
     fresh(path).shut()
     uploads.touch()
-    rng = random.Random(11)
+    rng = random.Random()  # when a kill comes is chance anyway
     for _ in range(kills):
         child = forked(lambda: hospital(path, uploads, ledger_first=ledger_first))
         wait_for_growth(uploads)
         time.sleep(rng.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        with again(path) as ledger:
-            ledger.verify()
+        again(path).shut()
     sent = [int(line) for line in uploads.read_bytes().split()]
     with again(path) as ledger:
         missing = 0
@@ -139,13 +138,16 @@ def unledgered_and_repeated(tmp_path: Path, kills: int, *, ledger_first: bool) -
 
 
 def test_a_killed_hospital_has_released_nothing_unledgered_and_nothing_twice(tmp_path: Path) -> None:
-    sent, missing, repeated = unledgered_and_repeated(tmp_path, KILLS, ledger_first=True)
-    assert sent > KILLS
-    assert (missing, repeated) == (0, 0)
+    for batch in range(KILLS // 30):
+        folder = tmp_path / str(batch)
+        folder.mkdir()
+        sent, missing, repeated = unledgered_and_repeated(folder, 30, ledger_first=True)
+        assert sent > 30
+        assert (missing, repeated) == (0, 0)
 
 
 def test_the_wrong_order_would_be_caught(tmp_path: Path) -> None:
     """The control: bytes first, ledger second, under the same kills."""
-    sent, missing, _ = unledgered_and_repeated(tmp_path, KILLS // 2, ledger_first=False)
+    sent, missing, _ = unledgered_and_repeated(tmp_path, 30, ledger_first=False)
     assert sent > 0
     assert missing > 0
