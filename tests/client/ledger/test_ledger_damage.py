@@ -102,3 +102,37 @@ def test_a_committed_entry_is_in_the_main_file_before_commit_returns(path: Path)
         copy.write_bytes(path.read_bytes())
         with again(copy) as other:
             assert other.head() == receipt.head
+
+
+def test_power_lost_at_any_point_of_a_commit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every prefix of what a commit writes, to the WAL and then to the main file, is the state before or after."""
+    with fresh(path) as ledger:
+        ledger.reserve("run-1", PLAN, releases(10), CAPS)
+        ledger.commit("run-1", 0, "train", releases(1))
+    main_before = path.read_bytes()
+    ledger = again(path)
+    before = ledger.head()
+    with monkeypatch.context() as patch:
+        patch.setattr("cameo_client.ledger.store.Store.settle", lambda _: None)  # the power fails before it
+        after = ledger.commit("run-1", 1, "train", releases(1)).head
+    wal = path.with_name(path.name + "-wal").read_bytes()
+    copy = path.with_name("copy")
+
+    def opened(main: bytes, log: bytes) -> Head:
+        copy.write_bytes(main)
+        copy.with_name("copy-wal").write_bytes(log)
+        copy.with_name("copy-shm").unlink(missing_ok=True)
+        with again(copy) as found:
+            return found.head()
+
+    steps = range(0, len(wal) + 1, 1 if FULL else 61)
+    heads = [opened(main_before, wal[:length]) for length in steps]
+    assert heads == sorted(heads)  # once the entry is there it stays
+    assert set(heads) <= {before, after}
+    assert opened(main_before, wal) == after
+    ledger._store.settle()
+    main_after = path.read_bytes()
+    assert opened(main_after, b"") == after
+    for length in range(0, len(main_after) + 1, 512):
+        # The WAL is emptied only when the main file is safe, so it is whole while the main file is torn.
+        assert opened(main_after[:length] + main_before[length:], wal) == after
