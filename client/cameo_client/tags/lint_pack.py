@@ -70,12 +70,14 @@ def _group(one: BoundRule, ones: Boxes, two: BoundRule, twos: Boxes) -> Iterator
         return
     (high, highs), (low, lows) = sorted(((one, ones), (two, twos)), key=lambda pair: -pair[0].rule.priority)
     if implies(lows, highs):
+        # With other consents or another model the higher rule may be stopped where the lower one is not.
+        alike = high.rule.scopes() == low.rule.scopes() and high.models == low.models
         yield (
             low.rule.id,
-            "error",
+            "error" if alike else "warning",
             Fault(
                 "rule-unreachable",
-                f"{high.rule.id} always wins over it in the group {group}",
+                f"{high.rule.id} wins over it in the group {group} wherever it passes its guards",
                 "raise its priority or remove it",
             ),
         )

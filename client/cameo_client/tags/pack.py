@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -29,6 +29,7 @@ Scope = Literal["care", "health_education", "service_reminder", "marketing", "re
 Status = Literal["draft", "reviewed", "active", "retired"]
 Review = Literal["none", "sample", "always", "two_person"]
 Require = Literal["calibrated", "no_drift", "within_budget"]
+MAX_FINDINGS = 50
 Given = StrictBool | StrictInt | StrictFloat | str | None
 
 SCOPE_OF: Mapping[Purpose, Scope] = {
@@ -181,8 +182,16 @@ def parse_pack(text: str, file: str) -> tuple[Pack | None, Document, tuple[Findi
     try:
         return Pack.model_validate(document.value), document, ()
     except ValidationError as error:
-        found = tuple(_finding(item, document, file) for item in error.errors(include_url=False)[:50])
-        return None, document, found
+        items = error.errors(include_url=False)
+        found = tuple(_finding(item, document, file) for item in items if not _echo(item, items))
+        return None, document, found[:MAX_FINDINGS]
+
+
+def _echo(item: Any, items: Sequence[Any]) -> bool:
+    """A list "too short" only because its elements are faulty, which other items say already."""
+    place = tuple(item["loc"])
+    inside = (tuple(other["loc"])[: len(place)] == place and other is not item for other in items)
+    return item["type"] == "too_short" and any(inside)
 
 
 def _finding(item: Any, document: Document, file: str) -> Finding:

@@ -35,7 +35,10 @@ def code_of(text: str) -> str:
         ("a BETWEEN 1 AND 2", And((Compare("a", ">=", 1.0), Compare("a", "<=", 2.0)))),
         ("a IS NULL", Missing("a")),
         ("a IS NOT NULL", Not(Missing("a"))),
-        ("NOT a AND b OR c", Or((And((Not(Compare("a", "=", True)), Compare("b", "=", True))), Compare("c", "=", True)))),
+        (
+            "NOT a AND b OR c",
+            Or((And((Not(Compare("a", "=", True)), Compare("b", "=", True))), Compare("c", "=", True))),
+        ),
         ("a OR b\n OR c", Or(tuple(Compare(name, "=", True) for name in "abc"))),
     ],
 )

@@ -55,7 +55,9 @@ def test_values_are_what_they_look_like() -> None:
     assert document.line(("c", 3, "inner", "missing")) == 3
 
 
-@pytest.mark.parametrize("text", ["", "null", "[]", "a", "pack: 1\nrules: 2", "rules: [1, {}]\npack: {}", "\ufeffpack: {}"])
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", "a", "pack: 1\nrules: 2", "rules: [1, {}]\npack: {}", "\ufeffpack: {}"]
+)
 def test_anything_that_is_no_pack_gives_findings_not_a_traceback(text: str) -> None:
     pack, _, findings = parse_pack(text, "x.yaml")
     assert pack is None
