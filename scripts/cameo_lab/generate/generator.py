@@ -20,6 +20,7 @@ from cameo_protocol.errors import OperatorError
 CHUNK = 20_000
 SOURCE = "cameo_lab.generate"
 MARK = "SYNTHETIC.txt"
+FACTS, CONSENTS = "facts.csv", "consents.csv"
 _NOTE = """SYNTHETIC DATA. No real person is behind any row of this folder.
 
 Written by `cameo data generate` with seed {seed}. facts.csv: one row a patient, read with the mapping
@@ -54,44 +55,52 @@ def generate(out: Path, sites: int, patients: int, seed: int) -> Generated:
     The same arguments give the same bytes. Memory depends on neither number. `out` may hold an earlier result, which
     is replaced; a folder with anything else in it is refused.
     """
-    _check(out, sites, patients, seed)
-    written = []
-    for index, size in enumerate(site_sizes(sites, patients)):
-        site = GeneratedSite(
-            f"hospital-{index + 1}",
-            out / f"hospital-{index + 1}" / "facts.csv",
-            out / f"hospital-{index + 1}" / "consents.csv",
-            size,
-        )
-        _write_site(site, index, seed)
-        written.append(site)
-    result = Generated(out, tuple(written), SNAPSHOT)
-    (out / "manifest.json").write_text(_manifest(result, seed), encoding="utf-8")
+    _check_numbers(sites, patients, seed)
+    try:
+        _open_folder(out, seed)
+        written = [_site(out, index, size) for index, size in enumerate(site_sizes(sites, patients))]
+        for index, site in enumerate(written):
+            _write_site(site, index, seed)
+        result = Generated(out, tuple(written), SNAPSHOT)
+        (out / "manifest.json").write_text(_manifest(result, seed), encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(
+            "generate-unwritable",
+            what=f"{out.name} cannot be written: {error.strerror}",
+            do="name a folder that this user may write, on a disk with space",
+        ) from None
     return result
 
 
-def _check(out: Path, sites: int, patients: int, seed: int) -> None:
+def _check_numbers(sites: int, patients: int, seed: int) -> None:
     if not (1 <= sites <= 255 and 20 <= patients <= 10_000_000 and 0 <= seed < 2**63):
         raise OperatorError(
             "generate-range",
             what="sites must be 1 to 255, patients 20 to 10,000,000, and seed not negative",
             do="correct the numbers: cameo data generate --sites 4 --patients 4000 --seed 7 DIR",
         )
-    try:
-        if out.exists() and any(out.iterdir()) and not (out / MARK).is_file():
-            raise OperatorError(
-                "generate-not-empty",
-                what=f"{out.name} holds files that the generator did not write",
-                do="name a new or empty folder",
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        (out / MARK).write_text(_NOTE.format(seed=seed), encoding="utf-8")
-    except OSError as error:
+
+
+def _open_folder(out: Path, seed: int) -> None:
+    """Mark the folder as synthetic before any row is in it; of an earlier result only its own files are removed."""
+    if out.exists() and any(out.iterdir()) and not (out / MARK).is_file():
         raise OperatorError(
-            "generate-unwritable",
-            what=f"{out.name} cannot be written: {error.strerror}",
-            do="name a folder that this user may write",
-        ) from None
+            "generate-not-empty",
+            what=f"{out.name} holds files that the generator did not write",
+            do="name a new or empty folder",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).write_text(_NOTE.format(seed=seed), encoding="utf-8")
+    for folder in out.glob("hospital-*"):
+        for name in (FACTS, CONSENTS):
+            (folder / name).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _site(out: Path, index: int, patients: int) -> GeneratedSite:
+    folder = out / f"hospital-{index + 1}"
+    return GeneratedSite(folder.name, folder / FACTS, folder / CONSENTS, patients)
 
 
 def _write_site(site: GeneratedSite, index: int, seed: int) -> None:
