@@ -179,9 +179,7 @@ def _answer(fleet: Fleet, app: ClientApp, message: Message) -> None:
 def _context(message: Message) -> Context:
     """An empty context: no state of ours is kept in Flower's storage."""
     meta = message.metadata
-    return Context(
-        run_id=meta.run_id, node_id=meta.dst_node_id, node_config={}, state=RecordDict(), run_config={}
-    )
+    return Context(run_id=meta.run_id, node_id=meta.dst_node_id, node_config={}, state=RecordDict(), run_config={})
 
 
 def _heartbeats(fleet: Fleet, done: threading.Event) -> None:

@@ -83,7 +83,9 @@ class _BoundedStream(httpx.SyncByteStream):
         for chunk in self._inner:
             seen += len(chunk)
             if seen > MAX_OBJECT_BYTES:
-                raise Reject("message-too-long", what=f"the coordinator sent more than {MAX_OBJECT_BYTES} bytes at once")
+                raise Reject(
+                    "message-too-long", what=f"the coordinator sent more than {MAX_OBJECT_BYTES} bytes at once"
+                )
             yield chunk
 
     def close(self) -> None:

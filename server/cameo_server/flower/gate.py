@@ -130,9 +130,7 @@ class LocalGate(_Gate):
     `ready` says whether both servers answer; until then /health is 503.
     """
 
-    def __init__(
-        self, flower: Turnstile, bells: Bells, app: ASGIApp, token: str, ready: Callable[[], bool]
-    ) -> None:
+    def __init__(self, flower: Turnstile, bells: Bells, app: ASGIApp, token: str, ready: Callable[[], bool]) -> None:
         super().__init__(flower, bells)
         self._app, self._token, self._ready = app, token.encode(), ready
 

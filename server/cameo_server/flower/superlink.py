@@ -116,9 +116,7 @@ def _listen(host: str, port: int) -> socket.socket:
         sys.exit(EXIT_PORT_TAKEN if error.errno == errno.EADDRINUSE else 1)
 
 
-async def _serve(
-    public: _Server, local: _Server, sockets: tuple[socket.socket, socket.socket], bells: Bells
-) -> None:
+async def _serve(public: _Server, local: _Server, sockets: tuple[socket.socket, socket.socket], bells: Bells) -> None:
     """Run both servers until SIGTERM or SIGINT, or until one of them ends."""
 
     def stop() -> None:

@@ -164,7 +164,9 @@ class SuperLinkStack:
             if child.not_before == 0:
                 child.signal_group(signal.SIGKILL)  # whatever it left behind
                 recent = now - child.started < 2 * _RESTART_CAP_S
-                child.not_before = now + (min(2.0 ** (child.restarts - 1), _RESTART_CAP_S) if recent and child.restarts else 0)
+                child.not_before = now + (
+                    min(2.0 ** (child.restarts - 1), _RESTART_CAP_S) if recent and child.restarts else 0
+                )
             if now >= child.not_before:
                 child.restarts += 1
                 child.not_before = 0
