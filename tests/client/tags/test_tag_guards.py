@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cameo_client.tags.guards import GUARDS, sampled
 from cameo_client.tags.contact import CONTACT_GUARDS
+from cameo_client.tags.guards import GUARDS, sampled
 from cameo_client.tags.policy import Situation
 from cameo_client.tags.reasons import GUARD_NAMES, REASONS
 from cameo_client.tags.world import Memory, Quality
