@@ -161,7 +161,8 @@ class LabelDefinition(BaseModel, frozen=True, extra="forbid"):
 
     outcome: name of the outcome column in the source (a `table` source maps it); positive: a source value above
     this number counts as 1. window_days: prediction window after the index date; 0 = at the index date.
-    exclude: facts whose being true leaves the patient out. The index date is the snapshot date of the facts.
+    exclude, require: bool facts that leave the patient out by being true, or by being anything but true; unknown
+    leaves out either way. The index date is the snapshot date of the facts.
     codes: the outcome's concept set in public code systems.
     """
 
@@ -173,6 +174,7 @@ class LabelDefinition(BaseModel, frozen=True, extra="forbid"):
     positive_above: float = 0.0
     window_days: int = Field(default=0, ge=0)
     exclude: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
     codes: tuple[Code, ...] = ()
 
     def sha256(self) -> str:
@@ -198,8 +200,8 @@ def check_label(label: LabelDefinition, catalogue: Catalogue) -> None:
         problem = f"it is written for the catalogue {label.catalogue}"
     elif label.outcome in kinds:
         problem = f"its outcome {label.outcome} is also a fact, so a model would read what it predicts"
-    elif wrong := [name for name in label.exclude if kinds.get(name) != "bool"]:
-        problem = f"it excludes by {wrong[0]}, which is no bool fact"
+    elif wrong := [name for name in (*label.exclude, *label.require) if kinds.get(name) != "bool"]:
+        problem = f"it chooses patients by {wrong[0]}, which is no bool fact"
     if problem:
         raise OperatorError(
             "label-mismatch",

@@ -148,9 +148,7 @@ def _clean(
         pl.when(~bad[name]).then(pl.col(name)).otherwise(None).alias(name) for name in bad.columns if bad[name].any()
     )
     needed = [pl.col(fact.name).is_not_null() for fact in catalogue.facts if not fact.missing]
-    kept = cleaned.select(pl.all_horizontal(pl.lit(value=True), *needed).alias("kept"))["kept"]
-    if kept.len() == 1:  # a literal alone does not broadcast
-        kept = kept.new_from_index(0, facts.height)
+    kept = cleaned.with_columns(pl.all_horizontal(pl.lit(value=True), *needed).alias("kept"))["kept"]
     if int(kept.sum()) < LEAST_PATIENTS:
         raise bad_file(
             "data-too-few-patients",
@@ -184,9 +182,12 @@ def _outcomes(
         unread = cells.is_not_null() & number.is_null()
         if unread.any():
             findings.append(Finding("data-type", source.path.name, label.outcome, "hold no number", rows_of(unread)))
-        excluded = facts.select(pl.any_horizontal(pl.lit(value=False), *map(pl.col, label.exclude)).alias("out"))["out"]
+        counted = facts.with_columns(
+            pl.all_horizontal(
+                pl.lit(value=True), *(~pl.col(name) for name in label.exclude), *map(pl.col, label.require)
+            ).alias("in")
+        )["in"]
         positive = (number > label.positive_above).cast(pl.Int8)
-        columns.append(
-            positive.zip_with(~excluded.fill_null(value=True), pl.Series([None], dtype=pl.Int8)).alias(label.id)
-        )
+        unknown = pl.Series([None], dtype=pl.Int8)
+        columns.append(positive.zip_with(counted.fill_null(value=False), unknown).alias(label.id))
     return pl.DataFrame(columns), findings

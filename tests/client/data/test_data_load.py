@@ -57,7 +57,7 @@ ROWS = [
     "p1,Ann Secret,60,2,8,3,0,2026-01-01,1",
     "p2,Bob Secret,70.5,1,?,0,1,2026-01-31,1",
     "p3,Cem Secret,80, 1 ,0,,true,NA,0",
-    "p4,Dia Secret,50,?,6,12,,2025-01-31,?",
+    "p4,Dia Secret,50,?,6,12,,2025-01-31,1",
 ]
 
 
@@ -114,12 +114,19 @@ def test_direct_identifiers_are_not_read(tmp_path: Path) -> None:
 
 
 def test_outcomes_leave_out_the_excluded_and_the_unknown(tmp_path: Path) -> None:
-    data = read(write(tmp_path))
+    data = read(write(tmp_path, [*ROWS, "p5,x,60,1,8,3,0,,?", "p6,x,61,1,8,3,0,,0"]))
     by_person = dict(zip(data.outcomes["pseudonym"], data.outcomes["event"], strict=True))
-    found = [by_person[pseudonym(KEY, person)] for person in ("p1", "p2", "p3", "p4")]
-    assert found == [1, None, None, None]  # p2 and p3 have the disease, p4's disease and outcome are unknown
+    found = [by_person[pseudonym(KEY, f"p{number}")] for number in range(1, 7)]
+    assert found == [1, None, None, None, None, 0]  # p2, p3 have the disease; p4's disease, p5's outcome is unknown
     assert data.outcomes.schema["event"] == pl.Int8
-    assert int(np.isnan(outcome_column(data, "event")).sum()) == 3
+    assert int(np.isnan(outcome_column(data, "event")).sum()) == 4
+
+
+def test_a_required_fact_keeps_only_those_for_whom_it_is_true(tmp_path: Path) -> None:
+    label = LABEL.model_copy(update={"exclude": (), "require": ("dx",)})
+    data = load(SourceConfig(mapping=MAPPING, path=write(tmp_path)), CATALOGUE, (label,), KEY)
+    by_person = dict(zip(data.outcomes["pseudonym"], data.outcomes["event"], strict=True))
+    assert [by_person[pseudonym(KEY, f"p{number}")] for number in range(1, 5)] == [None, 1, 0, None]
 
 
 def test_the_order_of_the_file_does_not_matter(tmp_path: Path) -> None:
