@@ -15,6 +15,7 @@ from cameo_lab.report.record import ReportRecord
 from cameo_lab.report.svg import Frame, element, picture, shorten
 from cameo_lab.report.wording import (
     KINDS_OF_ROUND,
+    STAGES,
     epsilon_text,
     how_many,
     number_text,
@@ -158,7 +159,7 @@ def norms(record: ReportRecord) -> Chart | None:
     ]
     if not points:
         return None
-    highest = max(norm for _, norm in points) or 1.0
+    highest = max(1e-6, *(norm for _, norm in points))
     step = 10 ** math.floor(math.log10(highest)) / 2
     frame = Frame(x_range=rounds_range(record), y_range=(0.0, math.ceil(highest / step) * step))
     said = f"Between {number_text(min(norm for _, norm in points))} and {number_text(highest)}."
@@ -221,7 +222,13 @@ def stages(record: ReportRecord) -> Chart | None:
         return None
     most = max(stage.median for stage in times) or 1.0
     rows = [
-        Bar(label=stage.stage, value=seconds_text(stage.median), track=1, fill=stage.median / most) for stage in times
+        Bar(
+            label=STAGES.get(stage.stage, stage.stage),
+            value=seconds_text(stage.median),
+            track=1,
+            fill=stage.median / most,
+        )
+        for stage in times
     ]
     said = "; ".join(f"{bar.label}: {bar.value}" for bar in rows)
     return Chart(

@@ -13,6 +13,7 @@ from cameo_lab.report.wording import number_text
 
 ESTIMATE_ROW = 46.0
 TRAIT_ROW, TRAIT_WIDTH = 34.0, 300.0
+TRAITS_DRAWN = 8
 
 
 def _estimates(quality: Quality) -> list[tuple[str, Estimate]]:
@@ -106,27 +107,54 @@ def calibration(quality: Quality) -> Chart | None:
 
 
 def trait_text(trait: Trait) -> str:
-    """
+    """A trait's value with its unit; a share as per cent.
+
     >>> trait_text(Trait(name="sbp", value=141.6, unit="mmHg", low=80, high=220))
     '142 mmHg'
+    >>> trait_text(Trait(name="smoker", value=0.993, unit="share", low=0, high=1))
+    '99 %'
     """
+    if trait.unit == "share":
+        return f"{trait.value:.0%}".replace("%", " %")
     return f"{number_text(trait.value)} {trait.unit}".strip()
 
 
-def prototype(segment: Segment, index: int) -> Chart:
-    """The prototype of one segment: each number on its own scale, from its public low to its public high."""
+def _place(trait: Trait) -> float:
+    """Where on its scale a trait lies, 0 to 1."""
+    return min(1.0, max(0.0, (trait.value - trait.low) / (trait.high - trait.low)))
+
+
+def distinctive(segments: Sequence[Segment], most: int = TRAITS_DRAWN) -> tuple[str, ...]:
+    """The names of the traits in which the segments differ most on their scales, in the order of their appearance.
+
+    A trait that only one segment has differs from nothing and comes last.
+    """
+    places: dict[str, list[float]] = {}
+    for segment in segments:
+        for trait in segment.traits:
+            places.setdefault(trait.name, []).append(_place(trait))
+    ranked = sorted(places, key=lambda name: min(places[name]) - max(places[name]))
+    return tuple(name for name in places if name in ranked[:most])
+
+
+def prototype(segment: Segment, index: int, shown: Sequence[str]) -> Chart:
+    """The prototype of one segment: each shown number on its own scale, from public low to public high.
+
+    The table behind it has every trait.
+    """
+    drawn = [trait for trait in segment.traits if trait.name in shown] or list(segment.traits[:TRAITS_DRAWN])
     body = []
-    for row, trait in enumerate(segment.traits):
+    for row, trait in enumerate(drawn):
         top = row * TRAIT_ROW
-        share = min(1.0, max(0.0, (trait.value - trait.low) / (trait.high - trait.low)))
+        x = 4 + 5 + _place(trait) * (TRAIT_WIDTH - 18)
         body += [
             element("text", shorten(trait.name, 26), x=4, y=top + 14, class_="name"),
             element("text", trait_text(trait), x=TRAIT_WIDTH - 4, y=top + 14, class_="value end"),
             element("rect", x=4, y=top + 21, width=TRAIT_WIDTH - 8, height=5, rx=2.5, class_="track"),
-            element("circle", cx=4 + 5 + share * (TRAIT_WIDTH - 18), cy=top + 23.5, r=5, class_="dot"),
+            element("circle", cx=x, cy=top + 23.5, r=5, class_="dot"),
         ]
-    said = "; ".join(f"{trait.name}: {trait_text(trait)}" for trait in segment.traits)
-    size = (TRAIT_WIDTH, TRAIT_ROW * len(segment.traits))
+    said = "; ".join(f"{trait.name}: {trait_text(trait)}" for trait in drawn)
+    size = (TRAIT_WIDTH, TRAIT_ROW * len(drawn))
     return Chart(
         title=segment.name,
         svg=picture(f"segment-{index}", f"Prototype of {segment.name}", said, size, body),

@@ -203,7 +203,7 @@ class ReportRecord(_Frozen):
     plan_id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     run_id: Text
     created: datetime
-    data: Text
+    data: Annotated[str, Field(min_length=1, max_length=600)]
     synthetic: bool
     fictional_consents: bool
     hospitals: tuple[Hospital, ...] = Field(min_length=1, max_length=255)

@@ -23,6 +23,7 @@ FILTERS = {
     "odds": wording.odds_text,
     "observer": wording.observer,
     "status": wording.status_text,
+    "words": wording.reason_text,
 }
 
 
@@ -53,7 +54,8 @@ def render(record: ReportRecord) -> str:
     the record is escaped; tag counts below 11 do not appear and others are rounded to 5.
     """
     style, style_source = _style()
-    quality, segments = record.quality, record.segments
+    quality, groups = record.quality, record.segments.segments if record.segments else ()
+    shown_traits = model_charts.distinctive(groups)
     return (
         _environment()
         .get_template("report.html")
@@ -72,10 +74,7 @@ def render(record: ReportRecord) -> str:
             stages=charts.stages(record),
             ranking=model_charts.ranking(quality) if quality else None,
             calibration=model_charts.calibration(quality) if quality else None,
-            prototypes=[
-                (one, model_charts.prototype(one, index))
-                for index, one in enumerate(segments.segments if segments else ())
-            ],
+            prototypes=[(one, model_charts.prototype(one, index, shown_traits)) for index, one in enumerate(groups)],
             tag_lines=tags_view.stored_lines(record),
             tag_details=tags_view.by_hospital(record),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from cameo_client.tags.reasons import REASONS
 from cameo_lab.report.record import Hospital, ReportRecord, Statement
 
 SMALLEST_SHOWN = 11
@@ -17,6 +18,12 @@ KINDS = {
 }
 
 KINDS_OF_ROUND = {"train": "training", "evaluate": "evaluation", "recalibrate": "recalibration"}
+
+STAGES = {
+    "upload": "upload: compute, add noise, mask, send",
+    "ack": "acknowledge: agree on who is in",
+    "reveal": "reveal: open the sum, and only the sum",
+}
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -117,11 +124,13 @@ def status_text(hospital: Hospital) -> str:
 
 
 def reason_text(code: str) -> str:
-    """A reason code as words.
+    """A reason code of the tag guards in their own words; any other name with its hyphens as spaces.
 
-    >>> reason_text("no-consent:marketing")
-    'no consent: marketing'
+    >>> reason_text("review-always"), reason_text("no-consent:marketing")
+    ('a person must approve it', 'no consent: marketing')
     """
+    if code in REASONS:
+        return REASONS[code].staff
     return code.replace("-", " ").replace("_", " ").replace(":", ": ").replace("  ", " ")
 
 

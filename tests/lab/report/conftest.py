@@ -58,8 +58,8 @@ def _tags() -> list[dict[str, Any]]:
     for place, hospital in enumerate(HOSPITALS):
         for tag, purpose, size in TAGS:
             base = int(size * (1.0, 0.72, 1.41, 0.55)[place])
-            blocked = [{"reason": "no-consent", "count": base // 3}, {"reason": "exclusive-group", "count": 7}]
-            waiting = [{"reason": "human-review", "count": base // 6}] if purpose != "care_management" else []
+            blocked = [{"reason": "consent-missing", "count": base // 3}, {"reason": "exclusive-group", "count": 7}]
+            waiting = [{"reason": "review-always", "count": base // 6}] if purpose != "care_management" else []
             counts.append(
                 {"hospital": hospital, "tag": tag, "purpose": purpose, "stored": base}
                 | {"blocked": blocked, "waiting": waiting}

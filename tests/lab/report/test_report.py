@@ -149,6 +149,23 @@ def _tag(**counts: Any) -> dict[str, Any]:
     return {"hospital": "West Bay", "tag": "t", "purpose": "care_management"} | counts
 
 
+def test_a_prototype_is_drawn_where_segments_differ_and_tabled_in_full(make: Make) -> None:
+    def traits(smoker: float) -> list[dict[str, Any]]:
+        same = [{"name": f"same {place}", "value": 1, "low": 0, "high": 9} for place in range(12)]
+        return [*same, {"name": "smoker", "value": smoker, "unit": "share", "low": 0, "high": 1}]
+
+    segments = [{"name": f"S{share}", "traits": traits(share)} for share in (0.02, 0.97)]
+    record = make(segments={"segments": segments})
+    assert record.segments is not None
+    shown = model_charts.distinctive(record.segments.segments)
+    assert len(shown) == 8
+    assert shown[-1] == "smoker"
+    chart = model_charts.prototype(record.segments.segments[1], 1, shown)
+    assert "97 %" in chart.svg
+    assert chart.svg.count("<circle") == 8
+    assert len(chart.rows) == 13
+
+
 @pytest.mark.parametrize(("count", "shown"), [(0, "<11"), (1, "<11"), (10, "<11"), (11, "10"), (13, "15")])
 def test_small_cells_are_hidden_and_others_rounded(make: Make, count: int, shown: str) -> None:
     record = make(tags=[_tag(stored=count)])
@@ -158,10 +175,15 @@ def test_small_cells_are_hidden_and_others_rounded(make: Make, count: int, shown
 
 
 def test_a_reason_of_few_is_not_named(make: Make) -> None:
-    reasons = [{"reason": "no-consent", "count": 44}, {"reason": "recent-bereavement", "count": 3}]
+    reasons = [
+        {"reason": "no-consent", "count": 44},
+        {"reason": "consent-missing", "count": 20},
+        {"reason": "recent-bereavement", "count": 3},
+    ]
     for state in ("blocked", "waiting"):
         text = Page(render(make(tags=[_tag(stored=0, **{state: reasons})]))).text
         assert "no consent 45" in text
+        assert "no valid consent to this purpose 20" in text
         assert "bereavement" not in text
 
 
