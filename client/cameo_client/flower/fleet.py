@@ -1,4 +1,4 @@
-"""One hospital's connection to Flower's Fleet API over pinned TLS: activate, pull, push, heartbeat. No retries here.
+"""One hospital's connection to Flower's Fleet API over pinned TLS: activate, pull, push, heartbeat.
 
 Flower's own `fleet_http_connection` ends the process when it cannot connect (`flwr_exit`), swallows exceptions and
 sends itself SIGINT on a refusal, so we use the client class beneath it. A bundle is never asked for.
@@ -7,7 +7,8 @@ sends itself SIGINT on a refusal, so we use the client class beneath it. A bundl
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol, cast
 
 import httpx
 from flwr.app import Message
@@ -39,6 +40,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
     push_objects,
 )
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.retry import RetryInvoker
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
@@ -83,9 +85,7 @@ class _BoundedStream(httpx.SyncByteStream):
         for chunk in self._inner:
             seen += len(chunk)
             if seen > MAX_OBJECT_BYTES:
-                raise Reject(
-                    "message-too-long", what=f"the coordinator sent more than {MAX_OBJECT_BYTES} bytes at once"
-                )
+                raise Reject("message-too-long", what=f"the coordinator sent over {MAX_OBJECT_BYTES} bytes at once")
             yield chunk
 
     def close(self) -> None:
@@ -100,10 +100,21 @@ def _bound_response(response: httpx.Response) -> None:
         response.stream = _BoundedStream(response.stream)
 
 
-class Fleet:
-    """The Fleet API for one node. Raises httpx errors (network, status), `Reject` (content); never exits the process."""
+class Retry(Protocol):
+    """Sends a request, again if it should."""
 
-    def __init__(self, address: str, root_certificates: bytes, keys: NodeKeys) -> None:
+    def invoke(self, send: Callable[[], httpx.Response]) -> httpx.Response:
+        """The response, or the error of the last try."""
+
+
+class Fleet:
+    """The Fleet API for one node. Raises httpx errors (network, status) and `Reject` (content); never exits.
+
+    retry: how a single request persists when the network or the coordinator is away. Every request may be sent
+    twice: Flower takes a message that it knows as taken.
+    """
+
+    def __init__(self, address: str, root_certificates: bytes, keys: NodeKeys, retry: Retry | None = None) -> None:
         self._client = FleetHttpClient(
             f"https://{address}",
             interceptors=[
@@ -112,6 +123,7 @@ class Fleet:
             ],
             verify=tls_context(root_certificates),
             timeout=REQUEST_TIMEOUT_S,
+            retry_invoker=cast("RetryInvoker | None", retry),
         )
         http = self._client._client
         # A redirect could point our signed requests at a machine inside the hospital.
@@ -164,18 +176,25 @@ class Fleet:
     def _pull_content(self, head: Message, tree: ObjectTree) -> Message:
         if sum(1 for _ in iterate_object_tree(tree)) > MAX_OBJECTS:
             raise Reject("message-too-long", what=f"a message of more than {MAX_OBJECTS} objects")
-        run_id, message_id = head.metadata.run_id, head.metadata.message_id
         message = pull_and_inflate_object_from_tree(
             tree,
-            make_pull_object_fn_protobuf(self._client.PullObject, self._node, run_id),
-            make_confirm_message_received_fn_protobuf(self._client.ConfirmMessageReceived, self._node, run_id),
+            make_pull_object_fn_protobuf(self._client.PullObject, self._node, head.metadata.run_id),
+            lambda _: None,  # confirmed after the answer, see `confirm`
             return_type=Message,
             max_time=OBJECT_WAIT_S,
             initial_backoff=OBJECT_BACKOFF_S,
             backoff_cap=OBJECT_BACKOFF_CAP_S,
         )
-        message.metadata.__dict__["_message_id"] = message_id
+        message.metadata.__dict__["_message_id"] = head.metadata.message_id
         return message
+
+    def confirm(self, message: Message) -> None:
+        """Let the coordinator delete a message's objects. Not urgent: done when the answer is on its way."""
+        meta = message.metadata
+        confirm = make_confirm_message_received_fn_protobuf(
+            self._client.ConfirmMessageReceived, self._node, meta.run_id
+        )
+        confirm(meta.message_id)
 
     def push(self, reply: Message) -> None:
         """Send a reply and its objects. Flower's field for the time it took is left out: it would tell of the data.

@@ -1,4 +1,4 @@
-"""Packets as Flower records, on the hospital's side. The coordinator's side has its twin, `cameo_server.flower.records`.
+"""Packets as Flower records, on the hospital's side. The twin for the coordinator's is `cameo_server.flower.records`.
 
 The two sides never import each other and `cameo_protocol` never imports Flower, so these lines exist twice; a test
 holds the two against each other.
@@ -18,7 +18,7 @@ INLINE_BYTES = 1 << 20
 
 
 def to_record(packet: Packet) -> RecordDict:
-    """One packet as one ConfigRecord; a vector above `INLINE_BYTES` travels beside it as an ArrayRecord of raw bytes."""
+    """One packet as one ConfigRecord; a vector above `INLINE_BYTES` goes beside it, as an ArrayRecord of raw bytes."""
     inline = len(packet.vector) <= INLINE_BYTES
     fields = {"kind": packet.kind, "body": packet.body, "vector": packet.vector if inline else b""}
     content = RecordDict({RECORD: ConfigRecord(fields)})  # type: ignore[arg-type]

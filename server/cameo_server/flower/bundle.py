@@ -1,4 +1,4 @@
-"""The Flower app bundle of a run, built in memory: configuration and a shim. The code is what each machine installed."""
+"""The Flower app bundle of a run, built in memory: configuration and a shim. The code is what is installed."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Control:
         return tuple(node for node in seen if node.status != "unregistered")
 
     def start_run(self, bundle: bytes, config: Mapping[str, str | int | float | bool]) -> int:
-        """Start a run of a bundle (`bundle.build_bundle`); config: the keys the bundle declares. Returns the run's id."""
+        """Start a run of a bundle (`bundle.build_bundle`); config: its declared keys. Returns Flower's run id."""
         request = StartRunRequest(
             fab=Fab(hash_str=hashlib.sha256(bundle).hexdigest(), content=bundle),
             override_config=user_config_to_proto(dict(config)),

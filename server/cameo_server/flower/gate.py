@@ -34,8 +34,9 @@ MAX_BODY_BYTES = 8 << 20
 CONTROL_PREFIX, STREAM_PREFIX = "/v1/control/", "/v1/control/stream-"
 CONTROL_HEADER = "x-cameo-control"
 HEALTH_PATH = "/health"
-# How long a request for messages may wait: hospitals give up after 30 s; the ServerApp watches its own deadlines.
-FLEET_HOLD_S, RUNTIME_HOLD_S = 15.0, 0.5
+# How long a request for messages may wait: an agent that is told to stop
+# notices only then, and the ServerApp watches its own deadlines.
+FLEET_HOLD_S, RUNTIME_HOLD_S = 2.0, 0.5
 
 
 class _Refused(Exception):

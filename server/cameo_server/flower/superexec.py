@@ -1,6 +1,7 @@
-"""Flower's superexec, ended with its parent: `python -m cameo_server.flower.superexec PARENT [flower-superexec options]`.
+"""Flower's superexec, ended with its parent: `python -m cameo_server.flower.superexec PARENT [options]`.
 
-It starts one process per run, which imports our installed ServerApp. It installs nothing.
+The options are those of `flower-superexec`. It starts one process per run, which imports our installed ServerApp.
+It installs nothing.
 """
 
 from __future__ import annotations

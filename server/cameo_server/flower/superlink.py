@@ -30,6 +30,16 @@ from cameo_server.flower.turnstile import Bells, Turnstile
 
 EXIT_PORT_TAKEN = 98
 EXIT_TLS = 97
+# Layers of Flower's app that do nothing without its enterprise plug-ins, and take a third of the time of a request.
+IDLE_LAYERS = frozenset(
+    {
+        "ControlSensitiveResponseMiddleware",
+        "ControlLicenseMiddleware",
+        "RuntimeTracingMiddleware",
+        "ControlEventLogMiddleware",
+        "FleetEventLogMiddleware",
+    }
+)
 _GRACE_S = 2
 
 
@@ -65,7 +75,9 @@ def flower_app(settings: SuperLinkSettings) -> FastAPI:
         isolation=ISOLATION_MODE_PROCESS,
         runtime_dependency_install=False,
     )
-    return create_app(config, SuperLinkLifespan)
+    app = create_app(config, SuperLinkLifespan)
+    app.user_middleware = [layer for layer in app.user_middleware if getattr(layer.cls, "__name__", "") not in IDLE_LAYERS]
+    return app
 
 
 class _Server(uvicorn.Server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,8 @@ START_TIMEOUT_S = 60.0
 _TICK_S = 0.2
 _STOP_S = 8.0
 _RESTART_CAP_S = 30.0
+# A child that ran so long before it died is started again at once.
+_STEADY_S = 20.0
 
 
 @dataclass
@@ -36,7 +39,8 @@ class _Child:
     process: subprocess.Popen[bytes] | None = None
     restarts: int = 0
     started: float = 0.0
-    not_before: float = field(default=0.0)
+    delay: float = 0.0
+    due: float | None = None
 
     def spawn(self, environment: Mapping[str, str], now: float) -> None:
         with self.log.open("ab") as log:
@@ -57,16 +61,14 @@ class _Child:
     def signal_group(self, number: int) -> None:
         """Signal the child and whatever it started."""
         if self.process is not None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
-            except ProcessLookupError:
-                pass
 
 
 class SuperLinkStack:
     """`start()` returns when both children are up; `stop()` ends them. A child that dies in between is restarted.
 
-    Restarts wait 1, 2, 4 … 30 s when they follow each other closely. Also a context manager.
+    At once after a quiet time, else after 1, 2, 4 … 30 s. Also a context manager.
     """
 
     def __init__(self, settings: SuperLinkSettings, *, environment: Mapping[str, str] | None = None) -> None:
@@ -161,15 +163,14 @@ class SuperLinkStack:
         for child in self._children:
             if child.ended() is None:
                 continue
-            if child.not_before == 0:
+            if child.due is None:
                 child.signal_group(signal.SIGKILL)  # whatever it left behind
-                recent = now - child.started < 2 * _RESTART_CAP_S
-                child.not_before = now + (
-                    min(2.0 ** (child.restarts - 1), _RESTART_CAP_S) if recent and child.restarts else 0
-                )
-            if now >= child.not_before:
+                steady = now - child.started > _STEADY_S
+                child.delay = 0.0 if steady else min(max(1.0, 2 * child.delay), _RESTART_CAP_S)
+                child.due = now + child.delay
+            if now >= child.due:
+                child.due = None
                 child.restarts += 1
-                child.not_before = 0
                 child.spawn(self._environment, now)
 
     def _end_all(self) -> None:
@@ -184,12 +185,12 @@ class SuperLinkStack:
 
 
 def _environment(settings: SuperLinkSettings, extra: Mapping[str, str]) -> dict[str, str]:
-    """The children's environment: Flower quiet, its files in our home, its commands on the PATH, no proxy to loopback."""
+    """Of the children: Flower quiet, its files in our home, its commands on the PATH, no proxy to loopback."""
     environment = dict(os.environ)
     quiet_flower(environment)
     environment["FLWR_HOME"] = str(settings.folder)
     environment["FLWR_LOG_LEVEL"] = "WARNING"
-    environment["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = "0.25"
+    environment["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = "0.5"
     environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment.get("PATH", "")))
     for name in ("NO_PROXY", "no_proxy"):
         environment[name] = ",".join(filter(None, (environment.get(name), LOOPBACK)))

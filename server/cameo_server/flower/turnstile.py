@@ -19,7 +19,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesResponse
 from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.proto.runtime_pb2 import PushAppMessagesRequest, PushAppMessagesResponse
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from starlette.types import ASGIApp, Message, Scope
 
 _MAX_SESSIONS = 1024
@@ -74,7 +74,7 @@ class _Session:
 
 @dataclass
 class Bells:
-    """Rings for a node when a message for it, with all its objects, has come. The ServerApp is node SUPERLINK_NODE_ID."""
+    """Rings for a node when a message for it has come with all its objects. The ServerApp is `SUPERLINK_NODE_ID`."""
 
     _bells: dict[int, asyncio.Event] = field(default_factory=dict)
     _sessions: dict[str, _Session] = field(default_factory=dict)
