@@ -54,11 +54,13 @@ def thousands(number: int) -> str:
 
 
 def epsilon_text(value: float) -> str:
+    """Rounded up: a claim is never made to look smaller than it is.
+
+    >>> epsilon_text(0.9412), epsilon_text(2.9999999999), epsilon_text(12.34)
+    ('0.95', '3.00', '12.4')
     """
-    >>> epsilon_text(0.9412), epsilon_text(12.34)
-    ('0.94', '12.3')
-    """
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+    places = 100 if value < 9.995 else 10
+    return f"{math.ceil(value * places - 1e-6) / places:.{2 if places == 100 else 1}f}"
 
 
 def delta_text(value: float) -> str:
@@ -135,13 +137,13 @@ def reason_text(code: str) -> str:
 
 
 def odds_text(epsilon: float) -> str:
-    """How much an observer's odds about one patient can move: e^ε.
+    """How much an observer's odds about one patient can move: e^ε, rounded up.
 
-    >>> odds_text(1.0)
-    '2.7'
+    >>> odds_text(1.0), odds_text(6.0)
+    ('2.8', '404')
     """
     factor = math.exp(min(epsilon, 20))
-    return f"{factor:.1f}" if factor < 100 else thousands(round(factor))
+    return f"{math.ceil(factor * 10) / 10:.1f}" if factor < 100 else thousands(math.ceil(factor))
 
 
 def observer(statement: Statement) -> str:

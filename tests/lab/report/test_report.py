@@ -74,7 +74,7 @@ def test_it_says_what_happened(make: Make) -> None:
         "Synthetic patients. Nobody in this report exists.",
         "Fictional consents.",
         "even together with one dishonest hospital",
-        "by at most a factor of 2.7",
+        "by at most a factor of 2.8",
         "0.85 (0.80–0.90)",
         "Not private: only the demo can see this",
         "It is never available to a real coordinator.",
