@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from cameo_client.tags.bind import BoundRule, predicate
+from cameo_client.tags.bind import BoundRule
 from cameo_client.tags.contact import CONTACT_GUARDS, wants_contact
 from cameo_client.tags.engine import PSEUDONYM, derive, literal_expr, literal_text, literals, prepare
-from cameo_client.tags.finding import Fault
 from cameo_client.tags.guards import GUARDS, Guard
 from cameo_client.tags.policy import TagPolicy
 from cameo_client.tags.predicate import columns
@@ -200,10 +199,8 @@ def needed_columns(rules: Sequence[BoundRule], schema: Schema, policy: TagPolicy
     wanted = [name for item in rules for name in item.columns]
     guard_columns = [*policy.flags.values(), *policy.fairness.columns, policy.age_column]
     for situation in policy.situations:
-        try:
-            guard_columns += columns(predicate(situation.when, schema))
-        except Fault:
-            continue
+        tree = situation.tree(schema)
+        guard_columns += columns(tree) if tree is not None else ()
     wanted += [name for name in guard_columns if name in schema.columns]
     return tuple(dict.fromkeys(wanted))
 

@@ -48,8 +48,8 @@ def safe_cell(text: str) -> str:
 def aggregate(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int | None]]:
     """Row -> cell -> count, made safe to show: each row's cells split the row's total, which is added as "total".
 
-    Below 11 a cell is hidden (None). Where hiding it would let it be computed from the total, further cells, the
-    smallest first, are hidden until at least two are and they sum to 11 or more. The rest is rounded to 5.
+    Below 11 a cell is hidden (None). So that it cannot be computed from the total, further cells are hidden, the
+    smallest first, until all hidden ones sum to 11 or more; no cell below 11 does so alone. The rest is rounded to 5.
     """
     return {row: _row(cells) for row, cells in counts.items()}
 
@@ -64,7 +64,7 @@ def _row(cells: Mapping[str, int]) -> dict[str, int | None]:
     hidden = {name for name, count in cells.items() if count < SMALLEST}
     if hidden:
         for name in sorted(cells, key=lambda cell: (cells[cell], cell)):
-            if len(hidden) >= 2 and sum(cells[one] for one in hidden) >= SMALLEST:
+            if sum(cells[one] for one in hidden) >= SMALLEST:
                 break
             hidden.add(name)
     shown: dict[str, int | None] = {name: None if name in hidden else _rounded(count) for name, count in cells.items()}

@@ -12,9 +12,8 @@ from datetime import timedelta
 
 import numpy as np
 
-from cameo_client.tags.bind import BoundRule, predicate
+from cameo_client.tags.bind import BoundRule
 from cameo_client.tags.compile import compile_tree
-from cameo_client.tags.finding import Fault
 from cameo_client.tags.pack import SCOPE_OF, Scope
 from cameo_client.tags.schema import ModelInfo
 from cameo_client.tags.world import Mask, World
@@ -103,10 +102,10 @@ def consent_given(world: World, _: Alive) -> Iterator[Failure]:
 def no_sensitive_situation(world: World, _: Alive) -> Iterator[Failure]:
     """7: no situation holds that stops the purpose; for marketing an unknown answer stops too."""
     for situation in world.given.policy.situations:
-        try:
-            expr = compile_tree(predicate(situation.when, world.schema))
-        except Fault:
+        tree = situation.tree(world.schema)
+        if tree is None:
             continue  # not observable in these facts; `unobservable` lists it
+        expr = compile_tree(tree)
         holds = world.rows(expr, unknown=False)
         unclear = world.rows(expr.is_null(), unknown=False)
         for item in world.rules:
@@ -162,13 +161,8 @@ GUARDS: tuple[tuple[int, Guard], ...] = (
 
 def unobservable(world: World) -> tuple[str, ...]:
     """Names of the policy's sensitive situations that these facts cannot show."""
-    found = []
-    for situation in world.given.policy.situations:
-        try:
-            predicate(situation.when, world.schema)
-        except Fault:
-            found.append(situation.name)
-    return tuple(found)
+    situations = world.given.policy.situations
+    return tuple(situation.name for situation in situations if situation.tree(world.schema) is None)
 
 
 def sampled(pseudonym: str, key: str, version: int, share: float) -> bool:

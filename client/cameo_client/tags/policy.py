@@ -9,7 +9,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from cameo_client.tags.finding import Fault
 from cameo_client.tags.pack import ColumnName, Id, Scope, Text, read_text
+from cameo_client.tags.predicate import Tree, parse
+from cameo_client.tags.schema import Schema
+from cameo_client.tags.typecheck import check
+from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.facts import Purpose
 from cameo_protocol.strict_yaml import parse_model
 
@@ -26,6 +31,33 @@ class Situation(_Frozen):
     name: Id
     when: str
     stops: tuple[Purpose, ...] = Field(min_length=1)
+
+    @field_validator("when")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        try:
+            parse(value)
+        except Fault as fault:
+            raise ValueError(f"{fault.what}; {fault.do}") from None
+        return value
+
+    def tree(self, schema: Schema) -> Tree | None:
+        """The predicate on these facts; None when they have not all of its columns, so that it cannot be observed.
+
+        A predicate that contradicts the catalogue (such as an unlisted value) is `OperatorError`: it would protect
+        nobody.
+        """
+        tree = parse(self.when)
+        for fault in check(tree, schema):
+            if fault.code == "column-unknown":
+                return None
+            raise OperatorError(
+                "tag-policy-invalid",
+                what=f"sensitive situation {self.name}: {fault.what}",
+                do=f"correct the tag policy: {fault.do}",
+                exit=ExitCode.POLICY,
+            )
+        return tree
 
 
 class QuietHours(_Frozen):

@@ -41,6 +41,8 @@ def test_a_sound_rule_has_no_finding(kit: Any) -> None:
         ({"when": "sbp > 150 AND sbp < 140"}, "never-true"),
         ({"when": "sbp >= 140", "unless": "sbp >= 120"}, "never-true"),
         ({"when": "sbp > 260"}, "never-true"),
+        ({"when": "visits_12m > 3 AND visits_12m < 4"}, "never-true"),
+        ({"when": "visits_12m > 3 OR visits_12m <= 3.5"}, "always-true"),
         ({"when": "sbp >= 60"}, "always-true"),
         ({"when": "sbp >= 140 OR sbp < 140"}, "always-true"),
         ({"when": "dx_t2d OR NOT dx_t2d"}, "always-true"),

@@ -251,6 +251,22 @@ def test_tampering_with_the_log_is_found(kit: Any, path: Path, tamper: str, entr
     assert f"entry {entry} " in caught.value.what
 
 
+def test_an_entry_that_was_rewritten_with_a_fitting_hash_is_found_by_the_next_one(kit: Any, path: Path) -> None:
+    from cameo_client.tags.chain import _hash
+
+    with TagStore(path) as store:
+        approve(kit, store, kit.rule())
+        write(store, kit.run([kit.rule()], [HIGH]))
+    db = sqlite3.connect(path)
+    seq, at, kind, body, previous, _ = db.execute("SELECT * FROM log WHERE seq = 1").fetchone()
+    body = body.replace("officer", "nobody")
+    db.execute("UPDATE log SET body = ?, hash = ? WHERE seq = 1", (body, _hash(seq, at, kind, body, previous)))
+    db.commit()
+    db.close()
+    with TagStore(path) as store, pytest.raises(OperatorError, match="entry 2 "):
+        store.verify()
+
+
 def test_a_write_that_fails_changes_nothing(kit: Any, store: TagStore, monkeypatch: pytest.MonkeyPatch) -> None:
     from cameo_client.tags import chain
 
