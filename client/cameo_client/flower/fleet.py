@@ -50,8 +50,8 @@ from cameo_protocol.errors import OperatorError, Reject
 # Flower's least interval; it calls a node lost after two of them.
 HEARTBEAT_INTERVAL_S = 10.0
 REQUEST_TIMEOUT_S = 30.0
-# The largest vector is 64 MiB in chunks of 5 MiB; five more records carry it.
-MAX_OBJECTS = 24
+# The largest vector or body is 64 MiB in chunks of 5 MiB; five more records carry it.
+MAX_OBJECTS = 32
 MAX_OBJECT_BYTES = 8 << 20
 # A message can be seen a moment before its objects are there.
 OBJECT_BACKOFF_S = 0.02

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from flwr.app import Message, RecordDict
-from flwr.common.constant import SUPERLINK_NODE_ID  # noqa: F401
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable import inflatable_utils
 from flwr.superlink.grid import http_grid
 
 from cameo_protocol.errors import Reject
 from cameo_protocol.packet import Packet
+from cameo_server.flower.gate import HOLD_HEADER
 from cameo_server.flower.records import from_record, to_record
 
 log = logging.getLogger(__name__)
@@ -29,12 +31,21 @@ _TTL_MARGIN_S = 1.0
 _KEPT_S = 3600.0
 
 
+@dataclass(frozen=True)
+class _Post:
+    """A packet left for a node."""
+
+    node: int
+    packet: Packet
+    keep_s: float
+
+
 class Exchange:
     """Asks hospitals over any Flower `Grid`: in process, Ray simulation or real processes."""
 
     def __init__(self, grid: Grid, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._grid, self._sleep = grid, sleep
-        self._posted: dict[str, int] = {}
+        self._posted: dict[str, _Post] = {}
 
     def ask(
         self,
@@ -55,17 +66,30 @@ class Exchange:
         return self._answers(pending, end, len(pending) if wanted is None else wanted, clock)
 
     def post(self, requests: Mapping[int, Packet], keep_s: float = _KEPT_S) -> None:
-        """Leave one packet for each node and do not wait: it is there when the node comes back within `keep_s`."""
-        self._posted.update(self._push(requests, keep_s))
+        """Leave one packet for each node and do not wait: it is there when the node comes back within `keep_s`.
+
+        That holds while this run lasts; afterwards Flower delivers nothing of it.
+        """
+        for message_id, node in self._push(requests, keep_s).items():
+            self._posted[message_id] = _Post(node, requests[node], keep_s)
 
     def collect(self) -> Iterator[tuple[int, Packet]]:
-        """The answers to posted packets that are there now, each once."""
-        answers = self._pull(list(self._posted), _LEAST_OBJECT_WAIT_S) if self._posted else []
-        for message in answers:
-            node = self._posted.pop(message.metadata.reply_to_message_id, None)
-            packet = None if node is None else _open(node, message)
-            if node is not None and packet is not None:
-                yield node, packet
+        """The answers to posted packets that are there now, each once. Does not wait."""
+        if not self._posted:
+            return
+        # Flower deletes a message when one asks for its answer while the node is offline: ask only for the others.
+        online = set(self._grid.get_node_ids())
+        there = [message_id for message_id, post in self._posted.items() if post.node in online]
+        for message in self._pull(there, _LEAST_OBJECT_WAIT_S, hold_s=0.0) if there else []:
+            post = self._posted.pop(message.metadata.reply_to_message_id, None)
+            if post is None:
+                continue
+            if message.has_error() and message.error.code == ErrorCode.NODE_UNAVAILABLE:
+                self.post({post.node: post.packet}, post.keep_s)  # it left between the two questions
+                continue
+            packet = _open(post.node, message)
+            if packet is not None:
+                yield post.node, packet
 
     def _push(self, requests: Mapping[int, Packet], ttl_s: float) -> dict[str, int]:
         """Message id -> node, of the messages that were taken."""
@@ -78,44 +102,49 @@ class Exchange:
                 records[packet] = to_record(packet)
             messages.append(Message(records[packet], node, "query", ttl=ttl_s))
         ids = self._grid.push_messages(messages) if messages else []
-        pending = {i: node for i, node in zip(ids, nodes, strict=True) if i}
-        for node in set(nodes) - set(pending.values()):
+        taken = {message_id: node for message_id, node in zip(ids, nodes, strict=True) if message_id}
+        for node in set(nodes) - set(taken.values()):
             log.warning("node %d: dropped, node-unknown", node)
-        return pending
+        return taken
 
     def _answers(
         self, pending: dict[str, int], end: float, wanted: int, clock: Callable[[], float]
     ) -> Iterator[tuple[int, Packet]]:
         got, wait = 0, _FIRST_WAIT_S
         while pending and got < wanted:
-            last_look = clock() >= end
-            answers = self._pull(list(pending), end - clock())
+            left = end - clock()
+            answers = self._pull(list(pending), left, hold_s=left)
             for message in answers:
                 node = pending.pop(message.metadata.reply_to_message_id, None)
                 packet = None if node is None else _open(node, message)
                 if node is not None and packet is not None:
                     got += 1
                     yield node, packet
-            if last_look:
+            if left <= 0:
                 return
             wait = _FIRST_WAIT_S if answers else min(wait * _GROWTH, _LONGEST_WAIT_S)
             if pending and got < wanted:
                 self._sleep(max(0.0, min(wait, end - clock())))
 
-    def _pull(self, ids: list[str], left_s: float) -> list[Message]:
+    def _pull(self, ids: list[str], left_s: float, *, hold_s: float) -> list[Message]:
+        """The answers that are there. hold_s: how long our SuperLink may wait for the first one."""
         if isinstance(self._grid, http_grid.HttpGrid):
-            _set_object_patience(max(left_s, _LEAST_OBJECT_WAIT_S))
+            _set_patience(self._grid, max(left_s, _LEAST_OBJECT_WAIT_S), hold_s)
         return list(self._grid.pull_messages(ids))
 
 
-def _set_object_patience(seconds: float) -> None:
-    """How long and how often `HttpGrid` looks for the objects of an answer; it offers no setting (contract-tested)."""
+def _set_patience(grid: http_grid.HttpGrid, objects_s: float, hold_s: float) -> None:
+    """How long and how often `HttpGrid` looks for the objects of an answer, and how long the gate holds its question.
+
+    `HttpGrid` offers no setting for either (contract-tested).
+    """
     http_grid.pull_objects = partial(  # type: ignore[attr-defined]
         inflatable_utils.pull_objects,
-        max_time=seconds,
+        max_time=objects_s,
         initial_backoff=_OBJECT_BACKOFF_S,
         backoff_cap=_OBJECT_BACKOFF_CAP_S,
     )
+    grid._runtime_client._client.headers[HOLD_HEADER] = f"{max(0.0, hold_s):.3f}"
 
 
 def _open(node: int, message: Message) -> Packet | None:

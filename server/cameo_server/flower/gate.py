@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Callable
 
 from flwr.common.constant import SUPERLINK_NODE_ID
@@ -29,10 +30,15 @@ FLEET_PATHS = frozenset(
     )
 )
 FLEET_PULL, RUNTIME_PULL = "/v1/fleet/pull-messages", "/v1/runtime/pull-messages"
-# Flower's chunks are 5 MiB; a message above this is refused before it is read.
+# Flower's chunks are 5 MiB; a body above this is refused before it is read.
 MAX_BODY_BYTES = 8 << 20
+# So many bodies above the small size are read at once, whoever sends them, each for so many seconds at most.
+SMALL_BYTES = 1 << 16
+LARGE_AT_ONCE, BODY_S = 32, 120.0
 CONTROL_PREFIX, STREAM_PREFIX = "/v1/control/", "/v1/control/stream-"
 CONTROL_HEADER = "x-cameo-control"
+HOLD_HEADER = "x-cameo-hold"
+_SECONDS = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,6})?")
 HEALTH_PATH = "/health"
 # How long a request for messages may wait: an agent that is told to stop
 # notices only then, and the ServerApp watches its own deadlines.
@@ -56,11 +62,25 @@ def _bare(status: int) -> Answer:
     return Answer(status, [(b"content-length", b"0")], b"")
 
 
-async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body; 413 above the limit, before reading where the length is declared."""
+async def _read(scope: Scope, receive: Receive, limit: int, large: asyncio.Semaphore) -> bytes:
+    """The whole body. 413 above the limit, before reading where the length is declared; 408 when it takes too long."""
+    declared = None
     for name, value in scope["headers"]:
-        if name == b"content-length" and not (value.isdigit() and int(value) <= limit):
-            raise _Refused(413)
+        if name == b"content-length":
+            declared = int(value) if value.isdigit() else limit + 1
+    if declared is not None and declared > limit:
+        raise _Refused(413)
+    try:
+        async with asyncio.timeout(BODY_S):
+            if declared is not None and declared <= SMALL_BYTES:
+                return await _receive(receive, limit)
+            async with large:
+                return await _receive(receive, limit)
+    except TimeoutError:
+        raise _Refused(408) from None
+
+
+async def _receive(receive: Receive, limit: int) -> bytes:
     pieces, size, more = [], 0, True
     while more:
         message = await receive()
@@ -74,11 +94,20 @@ async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
     return b"".join(pieces)
 
 
+def _hold(scope: Scope) -> float:
+    """How long the ServerApp lets its question wait, in seconds: `HOLD_HEADER`, else 0; at most the limit."""
+    for name, value in scope["headers"]:
+        if name == HOLD_HEADER.encode() and _SECONDS.fullmatch(value):
+            return min(float(value), RUNTIME_HOLD_S)
+    return 0.0
+
+
 class _Gate:
     """What both sides share: read, enter, ring, and hold a request for messages while there are none."""
 
     def __init__(self, flower: Turnstile, bells: Bells) -> None:
         self._flower, self._bells = flower, bells
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
     async def _enter(self, scope: Scope, body: bytes) -> Answer:
         answer = await self._flower.enter(scope, body)
@@ -87,20 +116,21 @@ class _Gate:
 
     async def _pull(self, scope: Scope, body: bytes, receive: Receive, node: int, hold_s: float) -> Answer:
         """Flower's answer, or its first one after a ring within the hold time. An empty body means no messages."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + hold_s
         gone = asyncio.ensure_future(receive())  # resolves when the caller hangs up
-        end = asyncio.get_running_loop().time() + hold_s
         try:
             while True:
-                ring = asyncio.ensure_future(self._bells.wait(node, max(0.0, end - asyncio.get_running_loop().time())))
-                await asyncio.sleep(0)  # it listens before we look, so no ring falls between
-                answer = await self._enter(scope, body)
-                if answer.status != 200 or answer.body:
-                    ring.cancel()
-                    return answer
-                await asyncio.wait((ring, gone), return_when=asyncio.FIRST_COMPLETED)
-                if gone.done() or not ring.done() or not ring.result():
-                    ring.cancel()
-                    return answer
+                with self._bells.listen(node) as bell:  # before we look, so that no ring falls between
+                    answer = await self._enter(scope, body)
+                    left = end - loop.time()
+                    if answer.status != 200 or answer.body or left <= 0 or self._bells.closed:
+                        return answer
+                    rung = asyncio.ensure_future(bell.wait())
+                    await asyncio.wait((rung, gone), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                    rung.cancel()
+                    if gone.done() or not bell.is_set():
+                        return answer
         finally:
             gone.cancel()
 
@@ -114,7 +144,7 @@ class FleetGate(_Gate):
         try:
             if scope["method"] != "POST" or scope["path"] not in FLEET_PATHS:
                 raise _Refused(404)
-            body = await _read(scope, receive, MAX_BODY_BYTES)
+            body = await _read(scope, receive, MAX_BODY_BYTES, self._large)
             if scope["path"] == FLEET_PULL:
                 answer = await self._pull(scope, body, receive, fleet_node(body), FLEET_HOLD_S)
             else:
@@ -149,9 +179,9 @@ class LocalGate(_Gate):
             return
         else:
             try:
-                body = await _read(scope, receive, 8 * MAX_BODY_BYTES)
+                body = await _read(scope, receive, 8 * MAX_BODY_BYTES, self._large)
                 if path == RUNTIME_PULL:
-                    answer = await self._pull(scope, body, receive, SUPERLINK_NODE_ID, RUNTIME_HOLD_S)
+                    answer = await self._pull(scope, body, receive, SUPERLINK_NODE_ID, _hold(scope))
                 else:
                     answer = await self._enter(scope, body)
             except _Refused as refused:

@@ -76,7 +76,9 @@ def flower_app(settings: SuperLinkSettings) -> FastAPI:
         runtime_dependency_install=False,
     )
     app = create_app(config, SuperLinkLifespan)
-    app.user_middleware = [layer for layer in app.user_middleware if getattr(layer.cls, "__name__", "") not in IDLE_LAYERS]
+    app.user_middleware = [
+        layer for layer in app.user_middleware if getattr(layer.cls, "__name__", "") not in IDLE_LAYERS
+    ]
     return app
 
 
@@ -133,7 +135,7 @@ async def _serve(public: _Server, local: _Server, sockets: tuple[socket.socket, 
 
     def stop() -> None:
         public.should_exit = local.should_exit = True
-        bells.ring_all()
+        bells.close()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

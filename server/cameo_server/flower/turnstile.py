@@ -12,6 +12,8 @@ asks Flower again.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -76,27 +78,31 @@ class _Session:
 class Bells:
     """Rings for a node when a message for it has come with all its objects. The ServerApp is `SUPERLINK_NODE_ID`."""
 
-    _bells: dict[int, asyncio.Event] = field(default_factory=dict)
+    closed: bool = False
+    _bells: dict[int, set[asyncio.Event]] = field(default_factory=dict)
     _sessions: dict[str, _Session] = field(default_factory=dict)
 
-    async def wait(self, node: int, timeout_s: float) -> bool:
-        """Wait for the next ring for a node; False when none came in time. Earlier rings do not count."""
-        bell = self._bells.setdefault(node, asyncio.Event())
+    @contextmanager
+    def listen(self, node: int) -> Iterator[asyncio.Event]:
+        """An event that is set by the next ring for a node. Earlier rings do not count."""
+        bell = asyncio.Event()
+        self._bells.setdefault(node, set()).add(bell)
         try:
-            await asyncio.wait_for(bell.wait(), timeout_s)
-        except TimeoutError:
-            return False
-        return True
+            yield bell
+        finally:
+            self._bells[node].discard(bell)
+            if not self._bells[node]:
+                del self._bells[node]
 
     def ring(self, nodes: frozenset[int]) -> None:
-        """Wake whoever waits for these nodes."""
+        """Wake whoever listens for these nodes."""
         for node in nodes:
-            bell = self._bells.pop(node, None)
-            if bell is not None:
+            for bell in self._bells.get(node, ()):
                 bell.set()
 
-    def ring_all(self) -> None:
-        """Wake everybody: the process is ending."""
+    def close(self) -> None:
+        """Wake everybody for the last time: the process is ending."""
+        self.closed = True
         self.ring(frozenset(self._bells))
 
     def heard(self, path: str, body: bytes, answer: Answer) -> None:
