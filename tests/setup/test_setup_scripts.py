@@ -353,6 +353,12 @@ def test_the_demo_passes_its_arguments_on(checkout: Checkout) -> None:
     assert checkout.run("scripts/demo.sh --out 'my report'") == (0, "cameo ran: demo --out my report\n")
 
 
+def test_an_installation_says_where_the_commands_are(checkout: Checkout) -> None:
+    status, output = checkout.run("scripts/install.sh")
+    assert status == 0
+    assert f'export PATH="{checkout.root}/.venv/bin:$PATH"' in output
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_parse(script: Path) -> None:
     subprocess.run(["/bin/bash", "-n", script], check=True)
