@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 from typing import TypeVar
 
-from cameo_client.data.source import SourceConfig, TableMapping
+from cameo_client.data.source import OmopMapping, OmopSource, SourceConfig, TableMapping, TableSource
 from cameo_protocol.confdir import conf_dir
 from cameo_protocol.errors import OperatorError
 from cameo_protocol.facts import Catalogue, LabelDefinition, check_label, parse_catalogue, parse_label
-from cameo_protocol.strict_yaml import MAX_BYTES, parse_model
+from cameo_protocol.strict_yaml import MAX_BYTES, parse_model, parse_yaml
 
-Definition = TypeVar("Definition", Catalogue, LabelDefinition, TableMapping)
+Definition = TypeVar("Definition", Catalogue, LabelDefinition, TableMapping, OmopMapping)
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
@@ -44,16 +44,19 @@ def load_labels(catalogue: Catalogue, *, root: Path | None = None) -> tuple[Labe
 
 
 def load_source(name: str, path: Path, *, root: Path | None = None) -> SourceConfig:
-    """A `table` source: the mapping conf/sources/NAME.yaml (or a YAML file of the hospital's own) and its data file.
+    """A source: the mapping conf/sources/NAME.yaml (or a YAML file of the hospital's own) and where its data lies.
 
-    name: a shipped mapping's name, or a path that ends in .yaml.   path: the CSV or Parquet file.
+    name: a shipped mapping's name, or a path that ends in .yaml. The mapping's `kind` says what `path` is: a CSV or
+    Parquet file for `table`, a DuckDB file or a folder of table files for `omop`.
     """
-    if name.endswith(".yaml"):
-        mapping = parse_model(_bytes(Path(name), Path(name).name), TableMapping, name=Path(name).name)
-    else:
-        raw, shown = _read("sources", name, root)
-        mapping = _named(parse_model(raw, TableMapping, name=shown), name, shown)
-    return SourceConfig(mapping=mapping, path=path)
+    own = name.endswith(".yaml")
+    raw, shown = (_bytes(Path(name), Path(name).name), Path(name).name) if own else _read("sources", name, root)
+    body = parse_yaml(raw, name=shown)
+    if isinstance(body, dict) and body.get("kind") == "omop":
+        omop = parse_model(raw, OmopMapping, name=shown)
+        return OmopSource(mapping=omop if own else _named(omop, name, shown), path=path)
+    table = parse_model(raw, TableMapping, name=shown)
+    return TableSource(mapping=table if own else _named(table, name, shown), path=path)
 
 
 def _read(kind: str, name: str, root: Path | None) -> tuple[bytes, str]:

@@ -16,7 +16,7 @@ from cameo_client.data import quality
 from cameo_client.data.findings import Finding, bad_file, refuse, shown
 from cameo_client.data.pseudonyms import pseudonyms
 from cameo_client.data.quality import QualityReport
-from cameo_client.data.source import SourceConfig
+from cameo_client.data.source import OmopSource, SourceConfig, TableSource
 from cameo_client.data.table import read_table
 from cameo_client.data.typed import numbers, rows_of, typed_facts
 from cameo_protocol.facts import Catalogue, LabelDefinition, check_label
@@ -58,12 +58,11 @@ def load(
     Every fault of the source is an `OperatorError` with exit code DATA: its code, table, column and how many rows,
     never a value. A low quality score is no error here: see `QualityReport.require`.
     """
-    mapping, table = source.mapping, source.path.name
-    mapping.check(catalogue)
-    text = read_table(source)
+    text, flat = _read(source, catalogue)
+    mapping, table = flat.mapping, flat.path.name
     facts, findings = typed_facts(text, mapping, catalogue, table)
-    outcomes, outcome_findings = _outcomes(text, source, facts, labels, catalogue)
-    ids, id_findings = _person_ids(text, source)
+    outcomes, outcome_findings = _outcomes(text, flat, facts, labels, catalogue)
+    ids, id_findings = _person_ids(text, flat)
     findings += [*outcome_findings, *id_findings]
     if mapping.impossible == "refuse":
         findings += _impossible(facts, catalogue, table)
@@ -88,14 +87,24 @@ def load(
 
 def check(source: SourceConfig, catalogue: Catalogue, labels: Sequence[LabelDefinition]) -> tuple[Finding, ...]:
     """Every unreadable or impossible cell of a readable file, with row numbers, for the hospital's own screen."""
-    text = read_table(source)
-    facts, findings = typed_facts(text, source.mapping, catalogue, source.path.name)
-    _, outcome_findings = _outcomes(text, source, facts, labels, catalogue)
-    _, id_findings = _person_ids(text, source)
-    return (*findings, *outcome_findings, *id_findings, *_impossible(facts, catalogue, source.path.name))
+    text, flat = _read(source, catalogue)
+    facts, findings = typed_facts(text, flat.mapping, catalogue, flat.path.name)
+    _, outcome_findings = _outcomes(text, flat, facts, labels, catalogue)
+    _, id_findings = _person_ids(text, flat)
+    return (*findings, *outcome_findings, *id_findings, *_impossible(facts, catalogue, flat.path.name))
 
 
-def _person_ids(text: pl.DataFrame, source: SourceConfig) -> tuple[list[str], list[Finding]]:
+def _read(source: SourceConfig, catalogue: Catalogue) -> tuple[pl.DataFrame, TableSource]:
+    """The source as a text table, and the flat mapping that reads it."""
+    source.mapping.check(catalogue)
+    if isinstance(source, OmopSource):
+        from cameo_client.data.omop import read_omop
+
+        return read_omop(source, catalogue), TableSource(mapping=source.mapping.as_table(), path=source.path)
+    return read_table(source), source
+
+
+def _person_ids(text: pl.DataFrame, source: TableSource) -> tuple[list[str], list[Finding]]:
     """One id a row; missing ids and ids that occur twice are findings."""
     if source.mapping.person_id == "row":
         return [f"row {number}" for number in range(1, text.height + 1)], []
@@ -161,7 +170,7 @@ def _clean(
 
 def _outcomes(
     text: pl.DataFrame,
-    source: SourceConfig,
+    source: TableSource,
     facts: pl.DataFrame,
     labels: Sequence[LabelDefinition],
     catalogue: Catalogue,

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from cameo_client.data.findings import Finding, bad_file, refuse
-from cameo_client.data.source import SourceConfig, TableMapping
+from cameo_client.data.table_mapping import TableMapping, TableSource
 
 CHUNK = 1 << 20
 MAX_LINE_BYTES = 1 << 17  # the csv module's own limit for one field
@@ -22,7 +22,7 @@ MAX_COLUMNS = 2000
 _BOMS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def read_table(source: SourceConfig) -> pl.DataFrame:
+def read_table(source: TableSource) -> pl.DataFrame:
     """The mapped columns of the source as text, in file order, nulls where a missing token stood.
 
     Columns are named by the mapping's `column` as text ("age_years", or "3" for a position). Only mapped columns

@@ -11,7 +11,7 @@ from datetime import date
 import polars as pl
 
 from cameo_client.data.findings import Finding
-from cameo_client.data.source import Column, TableMapping
+from cameo_client.data.table_mapping import Column, TableMapping
 from cameo_protocol.facts import Catalogue, Fact
 
 DAYS_A_YEAR = 365.25

@@ -189,13 +189,13 @@ def _guarded(rng: np.random.Generator, truth: Truth, _: SiteEffect) -> Truth:
 def _outcomes(rng: np.random.Generator, truth: Truth, site: SiteEffect) -> Truth:
     """The three outcomes; every coefficient is a log odds ratio for the unit named by the catalogue."""
     t2d = (
-        -2.6
+        -2.95
         + site.risk_shift
-        + 3.1 * (truth["hba1c"] - 5.6)
-        + 0.45 * (truth["fpg"] - 5.7)
-        + 0.07 * (truth["bmi"] - 28.0)
-        + 0.018 * (truth["age"] - 50.0)
-        + 0.6 * truth["family_hx_t2d"]
+        + 3.9 * (truth["hba1c"] - 5.6)
+        + 0.55 * (truth["fpg"] - 5.7)
+        + 0.09 * (truth["bmi"] - 28.0)
+        + 0.024 * (truth["age"] - 50.0)
+        + 0.8 * truth["family_hx_t2d"]
         + 0.3 * truth["dx_htn"]
         + 0.25 * truth["smoker"]
         - 0.5 * (truth["hdl"] - 1.3)

@@ -37,10 +37,10 @@ _ERRORS: tuple[tuple[str, float, Callable[[npt.NDArray[np.float64]], npt.NDArray
 )
 
 
-def write_down(rng: np.random.Generator, truth: Truth, site: SiteEffect, first: int, prefix: str) -> pl.DataFrame:
-    """The hospital's table of these patients, columns as conf/sources/cardiometabolic.yaml maps them.
+def observe(rng: np.random.Generator, truth: Truth, site: SiteEffect, first: int, prefix: str) -> pl.DataFrame:
+    """What is on record: `person_id`, the facts of the catalogue and the outcomes, null where there is a gap.
 
-    first: number of the first patient; prefix: of the person ids, which say that they are synthetic.
+    first: number of the first patient; prefix: of the person ids, which say that they are synthetic. Bools are 0 / 1.
     """
     size = truth["age"].shape[0]
     gaps = _gaps(rng, truth, site)
@@ -54,7 +54,24 @@ def write_down(rng: np.random.Generator, truth: Truth, site: SiteEffect, first: 
         wrong = chance(rng, np.full(size, rate * site.errors))
         values[name] = np.where(wrong, np.round(spoil(values[name].astype(np.float64)), 1), values[name])
     frame = pl.DataFrame({name: _column(column, gaps.get(name)) for name, column in values.items()})
-    return _as_exported(frame, first, prefix)
+    ids = [f"{prefix}{number:07d}" for number in range(first, first + size)]
+    return frame.insert_column(0, pl.Series("person_id", ids))
+
+
+def as_table(observed: pl.DataFrame) -> pl.DataFrame:
+    """The flat export, as conf/sources/cardiometabolic.yaml maps it: letter codes for sex, dates for durations."""
+    start = pl.lit(SNAPSHOT)
+    return observed.select(
+        "person_id",
+        pl.lit(1, dtype=pl.Int8).alias("synthetic"),
+        pl.all().exclude("person_id", "sex", "days_since_visit", "dx_t2d_years", "dx_htn_years"),
+        pl.col("sex").replace_strict({"female": "F", "male": "M"}).alias("sex"),
+        (start - pl.duration(days=pl.col("days_since_visit"))).cast(pl.Date).alias("last_visit"),
+        *(
+            (start - pl.duration(days=(pl.col(f"{name}_years") * 365.25).round())).cast(pl.Date).alias(f"{name}_since")
+            for name in ("dx_t2d", "dx_htn")
+        ),
+    )
 
 
 def _gaps(rng: np.random.Generator, truth: Truth, site: SiteEffect) -> dict[str, Mask]:
@@ -76,8 +93,8 @@ def _gaps(rng: np.random.Generator, truth: Truth, site: SiteEffect) -> dict[str,
         "education_share": ~(t2d | htn) | missing(0.3),
         "glu_days_high_streak": ~t2d | missing(0.45),
         "bp_days_high_streak": ~htn | missing(0.5),
-        "dx_t2d_years": ~t2d | missing(0.05),
-        "dx_htn_years": ~htn | missing(0.05),
+        "dx_t2d_years": ~t2d,
+        "dx_htn_years": ~htn,
         "ckd_stage": gaps["egfr"],
         "gck_variant": truth["gck_variant"] == "",
         "pcsk9_variant": truth["pcsk9_variant"] == "",
@@ -91,20 +108,3 @@ def _column(values: npt.NDArray[np.generic], gap: Mask | None) -> pl.Series:
     series = pl.Series(values.tolist() if values.dtype.kind == "U" else values)
     series = series.cast(pl.Int8) if series.dtype == pl.Boolean else series
     return series if gap is None else series.set(pl.Series(gap), None)
-
-
-def _as_exported(frame: pl.DataFrame, first: int, prefix: str) -> pl.DataFrame:
-    """The column shapes of a hospital export: ids, letter codes for sex, dates instead of durations."""
-    start = pl.lit(SNAPSHOT)
-    numbers = pl.int_range(first, first + pl.len()).cast(pl.String).str.zfill(7)
-    return frame.select(
-        pl.concat_str(pl.lit(prefix), numbers).alias("person_id"),
-        pl.lit(1, dtype=pl.Int8).alias("synthetic"),
-        pl.all().exclude("sex", "days_since_visit", "dx_t2d_years", "dx_htn_years"),
-        pl.col("sex").replace_strict({"female": "F", "male": "M"}).alias("sex"),
-        (start - pl.duration(days=pl.col("days_since_visit"))).cast(pl.Date).alias("last_visit"),
-        *(
-            (start - pl.duration(days=(pl.col(f"{name}_years") * 365.25).round())).cast(pl.Date).alias(f"{name}_since")
-            for name in ("dx_t2d", "dx_htn")
-        ),
-    )

@@ -18,7 +18,7 @@ from cameo_client.data.columns import model_columns, outcome_column
 from cameo_client.data.describe import describe
 from cameo_client.data.hospital import HospitalData, check, load
 from cameo_client.data.pseudonyms import derive_key, pseudonym
-from cameo_client.data.source import SourceConfig, TableMapping
+from cameo_client.data.source import TableMapping, TableSource
 from cameo_protocol.errors import Bug, ExitCode, OperatorError
 from cameo_protocol.facts import Catalogue, Fact, LabelDefinition
 
@@ -68,7 +68,7 @@ def write(path: Path, rows: list[str] | None = None, header: str = HEADER) -> Pa
 
 
 def read(file: Path, mapping: TableMapping = MAPPING) -> HospitalData:
-    return load(SourceConfig(mapping=mapping, path=file), CATALOGUE, (LABEL,), KEY)
+    return load(TableSource(mapping=mapping, path=file), CATALOGUE, (LABEL,), KEY)
 
 
 def row_of(data: HospitalData, person: str) -> dict[str, object]:
@@ -108,7 +108,7 @@ def test_person_ids_do_not_survive(tmp_path: Path) -> None:
 
 
 def test_direct_identifiers_are_not_read(tmp_path: Path) -> None:
-    frame = table_module.read_table(SourceConfig(mapping=MAPPING, path=write(tmp_path)))
+    frame = table_module.read_table(TableSource(mapping=MAPPING, path=write(tmp_path)))
     assert "name" not in frame.columns
     assert not any("Secret" in str(value) for row in frame.rows() for value in row)
 
@@ -124,7 +124,7 @@ def test_outcomes_leave_out_the_excluded_and_the_unknown(tmp_path: Path) -> None
 
 def test_a_required_fact_keeps_only_those_for_whom_it_is_true(tmp_path: Path) -> None:
     label = LABEL.model_copy(update={"exclude": (), "require": ("dx",)})
-    data = load(SourceConfig(mapping=MAPPING, path=write(tmp_path)), CATALOGUE, (label,), KEY)
+    data = load(TableSource(mapping=MAPPING, path=write(tmp_path)), CATALOGUE, (label,), KEY)
     by_person = dict(zip(data.outcomes["pseudonym"], data.outcomes["event"], strict=True))
     assert [by_person[pseudonym(KEY, f"p{number}")] for number in range(1, 5)] == [None, 1, 0, None]
 
@@ -263,7 +263,7 @@ def test_counts_below_eleven_are_hidden(tmp_path: Path) -> None:
 
 def test_check_lists_row_numbers_for_the_hospitals_own_screen(tmp_path: Path) -> None:
     file = write(tmp_path, [*ROWS, "p5,x,6000,9,8,3,0,,1", "p1,x,60,1,x,3,0,,1"])
-    found = {f.code: f.rows for f in check(SourceConfig(mapping=MAPPING, path=file), CATALOGUE, (LABEL,))}
+    found = {f.code: f.rows for f in check(TableSource(mapping=MAPPING, path=file), CATALOGUE, (LABEL,))}
     assert found == {
         "data-value-unknown": (5,), "data-type": (6,), "data-duplicate-id": (1, 6), "data-impossible": (5,),
     }  # fmt: skip
@@ -292,14 +292,14 @@ def test_cleaning_that_leaves_nobody_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_outcome_over_another_window_is_refused(tmp_path: Path) -> None:
-    source = SourceConfig(mapping=MAPPING, path=write(tmp_path))
+    source = TableSource(mapping=MAPPING, path=write(tmp_path))
     with pytest.raises(OperatorError, match="data-outcome-unmapped"):
         load(source, CATALOGUE, (LABEL.model_copy(update={"window_days": 365}),), KEY)
 
 
 def test_a_short_key_is_a_bug(tmp_path: Path) -> None:
     with pytest.raises(Bug):
-        load(SourceConfig(mapping=MAPPING, path=write(tmp_path)), CATALOGUE, (LABEL,), b"short")
+        load(TableSource(mapping=MAPPING, path=write(tmp_path)), CATALOGUE, (LABEL,), b"short")
     assert derive_key(KEY, "a") != derive_key(KEY, "b")
 
 

@@ -19,7 +19,7 @@ from cameo_lab.generate import generator
 from cameo_lab.generate.consents import RATES
 from cameo_lab.generate.generator import Generated, generate
 from cameo_lab.generate.population import draw_patients
-from cameo_lab.generate.records import SNAPSHOT, write_down
+from cameo_lab.generate.records import SNAPSHOT, as_table, observe
 from cameo_lab.generate.sites import site_effect, site_sizes
 from cameo_models.features import feature_matrix
 from cameo_protocol.errors import OperatorError
@@ -169,7 +169,7 @@ def test_sites_differ_but_not_wildly() -> None:
 def test_the_mapping_reads_every_column_and_the_same_snapshot() -> None:
     rng = np.random.default_rng(1)
     effect = site_effect(rng)
-    rows = write_down(rng, draw_patients(rng, 40, effect), effect, 1, "SYN-1-")
+    rows = as_table(observe(rng, draw_patients(rng, 40, effect), effect, 1, "SYN-1-"))
     mapping = load_source("cardiometabolic", Path("x.csv")).mapping
     assert set(map(str, mapping.columns())) == set(rows.columns)
     assert mapping.snapshot == SNAPSHOT
