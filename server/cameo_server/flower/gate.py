@@ -40,8 +40,8 @@ CONTROL_HEADER = "x-cameo-control"
 HOLD_HEADER = "x-cameo-hold"
 _SECONDS = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,6})?")
 HEALTH_PATH = "/health"
-# How long a request for messages may wait: an agent that is told to stop
-# notices only then, and the ServerApp watches its own deadlines.
+# How long a request for messages may wait: an agent that is told to stop notices only then, and the ServerApp has
+# deadlines to watch.
 FLEET_HOLD_S, RUNTIME_HOLD_S = 2.0, 0.5
 
 
@@ -67,7 +67,7 @@ async def _read(scope: Scope, receive: Receive, limit: int, large: asyncio.Semap
     declared = None
     for name, value in scope["headers"]:
         if name == b"content-length":
-            declared = int(value) if value.isdigit() else limit + 1
+            declared = int(value) if value.isdigit() and len(value) < 12 else limit + 1
     if declared is not None and declared > limit:
         raise _Refused(413)
     try:
