@@ -1,31 +1,14 @@
-"""Reading an OMOP source with DuckDB: a database file, opened read-only, or a folder of Parquet or CSV files.
-
-Everything heavy happens in SQL; here the derived columns are put side by side as the text table that the common door
-types and checks. The connection can read this source and nothing else: other files and the network are shut off.
-"""
+"""Reading an OMOP source: one SELECT a fact, side by side as the text table that the common door types and checks."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 import polars as pl
 
 from cameo_client.data.findings import bad_file
+from cameo_client.data.omop_engine import Engine, open_engine
 from cameo_client.data.omop_mapping import OmopMapping, OmopSource
 from cameo_client.data.omop_sql import fact_sql, outcome_sql
-from cameo_protocol.errors import OperatorError
 from cameo_protocol.facts import Catalogue, Fact
-
-if TYPE_CHECKING:
-    import duckdb
-
-_SAFE_PATH = re.compile(r"[^'\0\n*?\[\]{}]+")
-_SETTINGS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 
 
 def read_omop(source: OmopSource, catalogue: Catalogue) -> pl.DataFrame:
@@ -35,77 +18,25 @@ def read_omop(source: OmopSource, catalogue: Catalogue) -> pl.DataFrame:
     """
     mapping = source.mapping
     mapping.check(catalogue)
-    with _open(source) as (db, tables):
+    with open_engine(source.path) as engine:
+        tables = engine.tables()
         _check_tables(source, tables)
-        frame = _persons(db, mapping)
+        frame = _persons(engine, mapping)
         if frame.height == 0:
             raise bad_file("data-empty", f"{source.path.name}: the table person is empty", "check the source")
         related = "concept_ancestor" in tables
         for name, rows in mapping.facts.items():
             fact = catalogue.fact(name)
             sql = fact_sql(fact, rows, mapping.snapshot, descendants=related)
-            frame = _join(frame, _fetch(db, source, name, sql), name, zero=_zero(fact))
+            frame = _join(frame, _values(engine, source, name, sql), name, zero=_zero(fact))
         for name, rows in mapping.outcomes.items():
             sql = outcome_sql(rows, mapping.snapshot, descendants=related)
-            frame = _join(frame, _fetch(db, source, name, sql), name, zero=False)
+            frame = _join(frame, _values(engine, source, name, sql), name, zero=False)
     return frame.drop("key")
 
 
 def _zero(fact: Fact) -> bool:
     return fact.derive.how in ("count", "ever") and not fact.missing
-
-
-@contextmanager
-def _open(source: OmopSource) -> Iterator[tuple[duckdb.DuckDBPyConnection, set[str]]]:
-    """A connection and the names of its tables; every DuckDB error inside becomes an `OperatorError` without values."""
-    try:
-        import duckdb
-    except ImportError:
-        raise OperatorError(
-            "duckdb-missing", what="an OMOP source is read with DuckDB, which is not installed", do="pip install duckdb"
-        ) from None
-    path = source.path.resolve()
-    if not path.exists():
-        raise bad_file("data-missing-file", f"{path.name}: no such file or folder", "check the path of the source")
-    db = None
-    try:
-        files = _files(path) if path.is_dir() else None
-        target = str(path) if files is None else ":memory:"
-        db = duckdb.connect(target, read_only=files is None, config=dict(_SETTINGS))
-        allowed = f"['{path}/']" if files is not None else "[]"
-        for statement in (f"SET allowed_directories = {allowed}", "SET enable_external_access = false"):
-            db.execute(statement)
-        db.execute("SET lock_configuration = true")
-        for table, reader in (files or {}).items():
-            db.execute(f"CREATE VIEW {table} AS SELECT * FROM {reader}")  # noqa: S608 - names checked in _files
-        yield db, {row[0] for row in db.execute("SELECT table_name FROM information_schema.tables").fetchall()}
-    except duckdb.Error as error:
-        raise bad_file(
-            "data-unreadable",
-            f"{path.name}: DuckDB cannot read it as OMOP CDM 5.4 ({type(error).__name__})",
-            "check that the tables have their standard columns",
-        ) from None
-    finally:
-        if db is not None:
-            db.close()
-
-
-def _files(folder: Path) -> dict[str, str]:
-    """Table name -> DuckDB's reader of TABLE.parquet, TABLE.csv, or the parts in a folder TABLE."""
-    if not _SAFE_PATH.fullmatch(str(folder)):
-        raise bad_file("data-path", f"{folder.name}: a quote or wildcard in the path", "name a plain path")
-    found: dict[str, str] = {}
-    for entry in sorted(folder.iterdir()):
-        name = entry.stem if entry.is_file() else entry.name
-        if not re.fullmatch(r"[a-z_]{1,40}", name):
-            continue
-        if entry.suffix == ".parquet":
-            found[name] = f"read_parquet('{entry}')"
-        elif entry.suffix == ".csv":
-            found[name] = f"read_csv('{entry}', header = true)"
-        elif entry.is_dir() and any(entry.glob("*.parquet")):
-            found[name] = f"read_parquet('{entry}/*.parquet')"
-    return found
 
 
 def _check_tables(source: OmopSource, tables: set[str]) -> None:
@@ -121,21 +52,16 @@ def _check_tables(source: OmopSource, tables: set[str]) -> None:
         )
 
 
-def _persons(db: duckdb.DuckDBPyConnection, mapping: OmopMapping) -> pl.DataFrame:
+def _persons(engine: Engine, mapping: OmopMapping) -> pl.DataFrame:
     """`key` (person_id of the tables) and `person_id` (the id from which pseudonyms are made, as text)."""
-    rows = db.execute(f"SELECT person_id, CAST({mapping.person_id} AS VARCHAR) FROM person").fetchall()  # noqa: S608
-    return pl.DataFrame(rows, schema={"key": pl.Int64, "person_id": pl.String}, orient="row").with_columns(
-        pl.col("person_id").str.strip_chars().replace({"": None})
-    )
+    rows = engine.query(f"SELECT person_id AS key, CAST({mapping.person_id} AS VARCHAR) AS person_id FROM person")  # noqa: S608
+    return rows.select(pl.col("key").cast(pl.Int64), pl.col("person_id").str.strip_chars().replace({"": None}))
 
 
-def _fetch(db: duckdb.DuckDBPyConnection, source: OmopSource, name: str, sql: str) -> pl.DataFrame:
-    """(key, value) as text; a person with two values is a fault of the source, for instance a person listed twice."""
-    columns = db.execute(sql).fetchnumpy()
-    keys, values = np.ma.getdata(columns["person_id"]), columns["value"]
-    known = ~np.ma.getmaskarray(values)
-    series = pl.Series("value", np.ma.getdata(values)[known].tolist() if values.dtype == object else values[known])
-    found = pl.DataFrame({"key": pl.Series(keys[known]).cast(pl.Int64), name: series.cast(pl.String)})
+def _values(engine: Engine, source: OmopSource, name: str, sql: str) -> pl.DataFrame:
+    """(key, value) as text; two values for one person are a fault of the source, such as a person listed twice."""
+    rows = engine.query(sql).filter(pl.col("value").is_not_null())
+    found = rows.select(pl.col("person_id").cast(pl.Int64).alias("key"), pl.col("value").cast(pl.String).alias(name))
     if found["key"].is_duplicated().any():
         raise bad_file(
             "data-duplicate-id", f"{source.path.name}: {name} has two values for one person", "check the table person"

@@ -130,7 +130,7 @@ class OmopMapping(BaseModel, frozen=True, extra="forbid"):
 
 
 class OmopSource(BaseModel, frozen=True, extra="forbid"):
-    """An OMOP source: its mapping, and a DuckDB file or a folder of Parquet or CSV files named after the tables."""
+    """An OMOP source: its mapping, and where it lies (see `omop_engine.open_engine`)."""
 
     mapping: OmopMapping
     path: Path

@@ -257,10 +257,10 @@ def broken(path: Path, name: str) -> Path:
     ("name", "code"),
     [
         ("no such path", "data-missing-file"), ("no database", "data-unreadable"),
-        ("empty folder", "data-table-missing"), ("table missing", "data-table-missing"), ("column missing", "data-unreadable"),
-        ("text for numbers", "data-unreadable"), ("person twice", "data-duplicate-id"), ("nobody", "data-empty"),
-        ("unknown gender", "data-value-unknown"), ("broken parquet", "data-unreadable"),
-        ("quote in the path", "data-path"),
+        ("empty folder", "data-table-missing"), ("table missing", "data-table-missing"),
+        ("column missing", "data-unreadable"), ("text for numbers", "data-unreadable"),
+        ("person twice", "data-duplicate-id"), ("nobody", "data-empty"), ("unknown gender", "data-value-unknown"),
+        ("broken parquet", "data-unreadable"), ("quote in the path", "data-path"),
     ],
 )  # fmt: skip
 def test_a_bad_source_is_refused_without_a_value(name: str, code: str, tmp_path: Path) -> None:
