@@ -70,7 +70,9 @@ def serve(work: Callable[[threading.Event], None]) -> None:
 
     A second Ctrl-C does not wait for it. Logs go to stderr.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for ours in ("cameo_client", "cameo_server"):  # libraries only when something is wrong
+        logging.getLogger(ours).setLevel(logging.INFO)
     stop, interrupted = threading.Event(), threading.Event()
 
     def on_signal(number: int, _: object) -> None:

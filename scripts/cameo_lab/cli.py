@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from cameo_protocol.console import emit, execute, new_app
+from cameo_protocol.console import emit, execute, new_app, say
 from cameo_server import cli as coordinator
 from cameo_server.cli.options import AsJson
 
 app = new_app(
     "Cameo: hospitals train together, and no record, update or count leaves any of them.\n\n"
+    "\b\nThe main job on this machine:\n"
+    "  cameo demo\n\n"
     "\b\nBy hand, from nothing to a run:\n"
     "  cameo coordinator init --name heart-study --host coordinator.example.org\n"
     "  cameo site add public.json          (once for every hospital)\n"
@@ -32,6 +34,7 @@ def generate(
     sites: Annotated[int, typer.Option(help="Hospitals.")] = 4,
     patients: Annotated[int, typer.Option(help="Patients of one hospital, on average.")] = 4000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 7,
+    omop: Annotated[bool, typer.Option("--omop", help="Also as OMOP CDM 5.4 tables.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write made-up hospitals into DIR.
@@ -44,7 +47,7 @@ def generate(
     """
     from cameo_lab.generate.generator import generate as write
 
-    made = write(folder, sites, patients, seed)
+    made = write(folder, sites, patients, seed, omop=omop)
     value = {
         "folder": str(made.root),
         "source": made.source,
@@ -56,6 +59,55 @@ def generate(
     }
     rows = [f"{s.name}  {s.patients} made-up patients  {s.facts}" for s in made.sites]
     emit(value, as_json, lambda: "\n".join([*rows, f"Read them with: --source table --mapping {made.source}"]))
+
+
+@app.command()
+def demo(
+    source: Annotated[
+        Literal["synthetic", "heart"], typer.Option("--data", help="Made-up patients, or the public heart data.")
+    ] = "synthetic",
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", metavar="DIR", help="Folder of the heart data (see docs).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="What the demo leaves. Default: ./cameo-demo.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Training rounds. Default: the experiment's.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Privacy budget. Default: the experiment's.")] = None,
+    privacy: Annotated[Literal["distributed", "local"], typer.Option(help="Noise mode.")] = "distributed",
+    risk_model: Annotated[Literal["logistic", "mlp"], typer.Option(help="Risk model.")] = "logistic",
+    open_report: Annotated[bool, typer.Option("--open/--no-open", help="Open the report in a browser.")] = True,
+) -> None:
+    """The main job on this machine, from keys to the report.
+
+    One coordinator and four hospitals as real processes, TLS and node authentication on: a risk and a segment
+    model with differential privacy, every update masked, tags written in each hospital.
+
+    \b
+    Example:
+      cameo demo
+      cameo demo --data heart --data-dir heart-data --epsilon 1
+    """
+    import webbrowser
+
+    from cameo_lab.demo.driver import run_demo
+    from cameo_lab.demo.setting import DemoOptions
+
+    options = DemoOptions(
+        data=source,
+        data_dir=data_dir,
+        out=out,
+        rounds=rounds,
+        epsilon=epsilon,
+        privacy=privacy,
+        risk_model=risk_model,
+        open_report=open_report,
+    )
+    result = run_demo(options, say)
+    say(f"everything is in {result.out}")
+    emit({"report": str(result.report)}, False, lambda: f"report: {result.report}")
+    if open_report:
+        webbrowser.open(result.report.as_uri())
 
 
 def main() -> None:

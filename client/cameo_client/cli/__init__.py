@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cameo_client.cli import consent, data, joining, node, officer, watching
+from cameo_client.cli import consent, data, joining, node, officer, tags, watching
 from cameo_protocol.console import execute, new_app
 
 app = new_app(
@@ -20,6 +20,7 @@ node.register(app)
 watching.register(app)
 app.add_typer(data.app, name="data")
 app.add_typer(consent.app, name="consent")
+app.add_typer(tags.app, name="tags")
 app.add_typer(officer.app, name="policy")
 
 

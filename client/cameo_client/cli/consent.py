@@ -43,7 +43,8 @@ def import_(
         records = exchange.read_csv(file, load_pseudonym_key(place.pseudonym_key))
     with _store(home) as store:
         count = store.add(records, now=datetime.now(UTC))
-    emit({"imported": count}, as_json, lambda: f"{count} decisions imported")
+    removed = _enforce(place.tags, home)
+    emit({"imported": count, "tags_removed": removed}, as_json, lambda: f"{count} decisions imported")
 
 
 @app.command()
@@ -132,14 +133,15 @@ def withdraw(
 ) -> None:
     """Note that the patient PSEUDONYM withdraws or objects.
 
-    Takes effect before the next round of training and the next evaluation of tags. A model that was published
-    before cannot be untrained.
+    Tags that need the consent go at once; training leaves the patient out from the next round on. A model that was
+    published before cannot be untrained.
 
     \b
     Example:
       cameo-node consent withdraw 0f3a… --scope model_training
     """
     from cameo_client.consent.records import METHODS, NOTICE, SCOPES, ConsentRecord
+    from cameo_client.home import open_home
     from cameo_protocol.errors import OperatorError
 
     scopes = [known for known in SCOPES if scope in (known, "all")]
@@ -159,7 +161,12 @@ def withdraw(
     ]  # fmt: skip
     with _store(home) as store:
         store.add(records, now=now)
-    emit({"pseudonym": pseudonym, "withdrawn": scopes}, as_json, lambda: f"withdrawn: {', '.join(scopes)}")
+    removed = _enforce(open_home(home).tags, home)
+    emit(
+        {"pseudonym": pseudonym, "withdrawn": scopes, "tags_removed": removed},
+        as_json,
+        lambda: f"withdrawn: {', '.join(scopes)}; {removed} tags removed",
+    )
 
 
 @app.command()
@@ -194,6 +201,13 @@ def _store(home: Path | None) -> AbstractContextManager[ConsentStore]:
     from cameo_client.home import open_home
 
     return ConsentStore.open(open_home(home).consent)
+
+
+def _enforce(tags: Path, home: Path | None) -> int:
+    """Remove the tags that have no consent any more; none where no tag was ever written."""
+    from cameo_client.cli.tags import enforce
+
+    return int(enforce(home)["removed"]) if tags.exists() else 0
 
 
 def _is_pseudonym(text: str) -> bool:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cameo_client.cli.options import AsJson, Home
 from cameo_protocol.console import emit, new_app
-
-if TYPE_CHECKING:
-    from cameo_client.home import NodeHome
 
 app = new_app("The hospital's data source. Counts below 11 are hidden.")
 MOST_ROWS = 50
@@ -26,20 +23,23 @@ def describe(home: Home = None, as_json: AsJson = False) -> None:
     Example:
       cameo-node data describe
     """
+    from cameo_client.data.describe import describe as lines
     from cameo_client.data.hospital import load
     from cameo_client.home import load_pseudonym_key, open_home
+    from cameo_client.source import catalogue_of, labels_of, source_of
 
     place = open_home(home)
-    source, catalogue, labels = _source(place)
+    source, catalogue = source_of(place), catalogue_of(place)
+    labels = labels_of(source, catalogue)
     key = load_pseudonym_key(place.pseudonym_key)
     data = load(source, catalogue, labels, key, today=datetime.now(UTC).date())
-    report = data.quality.as_dict()
+    report, facts = data.quality.as_dict(), lines(data, catalogue)
     value = {
         "data_set": data.dataset,
         "path": str(source.path),
         "catalogue": catalogue.id,
         "catalogue_sha256": catalogue.sha256(),
-        "facts": [fact.name for fact in catalogue.facts if fact.name in source.mapping.facts],
+        "facts": [vars(fact) for fact in facts],
         "labels": [label.id for label in labels],
         "snapshot": str(data.snapshot) if data.snapshot else None,
         "synthetic": data.synthetic,
@@ -54,6 +54,8 @@ def describe(home: Home = None, as_json: AsJson = False) -> None:
         f"patients   {report['patients']}",
         f"quality    {report['score']:.1f} of 100, {'ready' if report['ready'] else 'NOT ready: runs are declined'}",
         *(f"  {rule.id}: {rule.rows} rows, {rule.cost:.1f} points" for rule in data.quality.rules),
+        "facts      (known for about … % of patients)",
+        *(f"  {fact.known:>3} %  {fact.name:<28} {fact.unit or fact.type:<12} {fact.meaning}" for fact in facts),
     ]
     emit(value, as_json, lambda: "\n".join(rows))
 
@@ -76,10 +78,12 @@ def check(
     from cameo_client.data.hospital import check as find
     from cameo_client.data.hospital import load
     from cameo_client.home import load_pseudonym_key, open_home
+    from cameo_client.source import catalogue_of, labels_of, source_of
     from cameo_protocol.errors import ExitCode
 
     place = open_home(home)
-    source, catalogue, labels = _source(place)
+    source, catalogue = source_of(place), catalogue_of(place)
+    labels = labels_of(source, catalogue)
     found = find(source, catalogue, labels)
 
     def entry(finding: Any) -> dict[str, Any]:
@@ -121,24 +125,3 @@ def pseudonym(home: Home = None, as_json: AsJson = False) -> None:
         raise OperatorError("person-id-missing", what="no person id on standard input", do="give it on one line")
     found = name(load_pseudonym_key(open_home(home).pseudonym_key), person)
     emit({"pseudonym": found}, as_json, lambda: found)
-
-
-def _source(home: NodeHome) -> tuple[Any, Any, Any]:
-    """The source that node.toml names, its catalogue, and the labels whose outcome it holds."""
-    from pathlib import Path
-
-    from cameo_client.data.catalogue import load_catalogue, load_labels, load_source
-    from cameo_client.home import load_config
-    from cameo_protocol.errors import OperatorError
-
-    config = load_config(home).data
-    if config.kind != "table" or config.mapping is None:
-        raise OperatorError(
-            "source-unknown",
-            what=f"node.toml names a source of kind {config.kind!r}",
-            do="use kind table with a mapping, for instance: --source table --mapping cardiometabolic",
-        )
-    source = load_source(config.mapping, Path(config.path))
-    catalogue = load_catalogue(source.mapping.catalogue)
-    labels = tuple(label for label in load_labels(catalogue) if label.outcome in source.mapping.outcomes)
-    return source, catalogue, labels

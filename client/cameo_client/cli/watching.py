@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 
 import typer
 
@@ -49,7 +52,24 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
             "epsilon_per_data_set": caps.epsilon_per_data_set,
             "epsilon_per_year": caps.epsilon_per_year,
         }
+    value |= _process(place.root / "state.json")
     emit(value, as_json, lambda: _table(value))
+
+
+def _process(path: Path) -> dict[str, object]:
+    """What the node's process last wrote of itself, and whether that process is there."""
+    try:
+        state = json.loads(path.read_bytes())
+        pid, agent, tags = int(state["pid"]), str(state["agent"]), dict(state["tags"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"running": False, "agent": "never started"}
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return {"running": False, "agent": "stopped", "tags": tags}
+    except PermissionError:  # it runs, as another user
+        pass
+    return {"running": agent != "stopped", "agent": agent, "tags": tags}
 
 
 def doctor(home: Home = None, as_json: AsJson = False) -> None:
@@ -84,5 +104,11 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
 
 def _table(value: dict[str, object]) -> str:
     width = max(map(len, value))
-    shown = {key: ", ".join(item) if isinstance(item, list) else item for key, item in value.items()}
+    shown = {key: _cell(item) for key, item in value.items()}
     return "\n".join(f"{key.replace('_', ' '):<{width}}  {item}" for key, item in shown.items())
+
+
+def _cell(item: object) -> object:
+    if isinstance(item, dict):
+        return ", ".join(f"{key} {value}" for key, value in item.items() if value) or "none"
+    return ", ".join(map(str, item)) if isinstance(item, list) else item
