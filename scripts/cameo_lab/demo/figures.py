@@ -113,7 +113,7 @@ def _ari(pool: Pool, groups: npt.NDArray[np.int64], clusters: int) -> float:
 
 def _parameters(path: Path) -> Floats:
     with np.load(path, allow_pickle=False) as file:
-        return file["parameters"].astype(np.float64)
+        return np.asarray(file["parameters"], dtype=np.float64)
 
 
 def _risk(plan: RunPlan) -> RiskTask:

@@ -65,7 +65,7 @@ def report_record(
         mode=plan.privacy.mode,
         tasks=tuple(_task(plan, task) for task in plan.tasks),
         statements=_statements(plan),
-        rounds=_rounds(plan, events, clear),
+        rounds=_rounds(events, clear),
         uploads=Uploads(
             masked=summary["uploads"]["masked"],
             clear=summary["uploads"]["clear"],
@@ -107,7 +107,7 @@ def _statements(plan: RunPlan) -> tuple[Statement, ...]:
     )
 
 
-def _rounds(plan: RunPlan, events: Events, clear: ClearFigures) -> tuple[RoundRow, ...]:
+def _rounds(events: Events, clear: ClearFigures) -> tuple[RoundRow, ...]:
     rows = []
     for event in events:
         if event["event"] not in ("round", "void"):
