@@ -168,7 +168,7 @@ class _Agent:
             raise OperatorError(
                 "tls-untrusted",
                 what=f"the certificate of {self._address} is not signed by the CA this node joined with",
-                do="compare the CA fingerprint with the coordinator by phone, then: cameo-node join",
+                do="compare the CA fingerprint with the coordinator by phone, then: cameo-node accept federation.json",
                 exit=ExitCode.AUTH,
             ) from None
         log.info("connection ended: %s", type(error).__name__)

@@ -69,7 +69,7 @@ def tls_context(root_certificates: bytes) -> ssl.SSLContext:
         raise OperatorError(
             "ca-unreadable",
             what="the coordinator's CA certificate is not a PEM certificate",
-            do="join again: cameo-node join HOST:PORT --token TOKEN",
+            do="ask the coordinator for its file again, then: cameo-node accept federation.json",
         ) from None
     return context
 

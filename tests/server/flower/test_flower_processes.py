@@ -94,7 +94,7 @@ def _routes(app) -> list[tuple[str, set[str]]]:
     from fastapi.routing import iter_route_contexts
 
     found = [(c.route.path, set(c.route.methods or ())) for c in iter_route_contexts(app.routes) if c.route.methods]
-    return found + [("/", {"GET"}), ("/v1/fleet", {"POST"}), ("/v1/fleet/", {"POST"}), ("/v1/fleet/get-fab", {"POST"})]
+    return [*found, ("/", {"GET"}), ("/v1/fleet", {"POST"}), ("/v1/fleet/", {"POST"}), ("/v1/fleet/get-fab", {"POST"})]
 
 
 def test_old_tls_is_refused(box: Box) -> None:
