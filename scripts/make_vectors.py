@@ -186,7 +186,7 @@ def masked(dealers: dict[int, Dealer], transcript: bytes, party: int) -> bytes:
             low, high = sorted((party, peer))
             mask = keystream(edge(dealers, transcript, low, high, ROUND))
             total = total + mask if party < peer else total + (2**32 - mask)
-    return (total % 2**32).astype("<u4").tobytes()
+    return bytes((total % 2**32).astype("<u4").tobytes())
 
 
 def inputs(party: int) -> np.ndarray:
@@ -213,7 +213,7 @@ def build() -> dict[str, Any]:
         kinds = [(j, "mask" if j in SURVIVORS else "open") for j in INVITED]
         shares = b"".join(dealers[j].share_for(p, kind, ROUND) for j, kind in kinds)
         reveals[p] = signed(p, "rev", {**common, "U": chosen, "shares": shares})
-    result = sum(inputs(p).astype(np.uint64) for p in SURVIVORS) % 2**32
+    result = np.sum([inputs(p).astype(np.uint64) for p in SURVIVORS], axis=0) % 2**32
     return {
         "params": facts["params"],
         "transcript": transcript,

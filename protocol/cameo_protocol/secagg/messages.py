@@ -171,11 +171,13 @@ def unpack(data: bytes, *, max_item_bytes: int, max_items: int = MAX_PARTIES) ->
     last = 0
     for row in rows:
         match row:
-            case [int(index), bytes(item)] if last < index <= MAX_PARTIES and len(item) <= max_item_bytes:
+            case [index, bytes(item)] if type(index) is int and last < index <= MAX_PARTIES:
+                if len(item) > max_item_bytes:
+                    raise Reject("bundle-malformed", what=f"a message of {len(item)} bytes")
                 items[index] = item
                 last = index
             case _:
-                raise Reject("bundle-malformed", what="a message is out of order, too long or not [index, bytes]")
+                raise Reject("bundle-malformed", what="a message is out of order or not [index, bytes]")
     return items
 
 

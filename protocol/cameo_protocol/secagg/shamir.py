@@ -53,7 +53,7 @@ def split(secrets: Bytes, threshold: int, points: Sequence[int], random: Callabl
     _check_points(points, threshold)
     drawn = np.frombuffer(random((threshold - 1) * secrets.size), dtype=np.uint8)
     coefficients = np.concatenate([secrets[None, :], drawn.reshape(threshold - 1, secrets.size)])
-    powers = [[_power(point, k) for k in range(threshold)] for point in points]
+    powers = [_powers(point, threshold) for point in points]
     shares = _combine(powers, coefficients)
     coefficients.fill(0)
     return shares
@@ -75,11 +75,11 @@ def _check_points(points: Sequence[int], threshold: int) -> None:
         raise Bug("shamir-points", what="points are distinct, in 1..255, and at least as many as the threshold")
 
 
-def _power(base: int, exponent: int) -> int:
-    result = 1
-    for _ in range(exponent):
-        result = multiply(result, base)
-    return result
+def _powers(base: int, count: int) -> list[int]:
+    powers = [1]
+    while len(powers) < count:
+        powers.append(multiply(powers[-1], base))
+    return powers
 
 
 def _lagrange_at_zero(points: Sequence[int]) -> list[int]:

@@ -15,6 +15,7 @@ from cameo_protocol.layout import Block, Layout
 from cameo_protocol.secagg import client_round, client_setup, server_round, server_setup
 from cameo_protocol.secagg.client_round import Live
 from cameo_protocol.secagg.journal import Stage
+from cameo_protocol.secagg.keys import RoundKeys
 from cameo_protocol.secagg.params import EpochParams, Party, RoundStart
 from cameo_protocol.secagg.server_round import Summed, Void
 from cameo_protocol.secagg.server_setup import Epoch
@@ -185,3 +186,20 @@ def run_round(
         quorum.add_reveal(i, trace.reveals[i])
     trace.result = quorum.close()
     return trace
+
+
+def snapshot(live: Live) -> Live:
+    """What an attacker with a snapshot of the machine would restore: the same state, keys included, same journal."""
+    copy = object.__new__(Live)
+    for name in Live.__slots__:
+        setattr(copy, name, getattr(live, name))
+    kept = live._keys
+    copy._keys = RoundKeys(*kept.edges.shape[:2])
+    for name in RoundKeys.__slots__:
+        getattr(copy._keys, name)[:] = getattr(kept, name)
+    return copy
+
+
+def reveal_kinds(fed: Federation, acked: client_round.Acked) -> dict[int, str]:
+    """Party -> which of its secrets a reveal of this set opens a share of."""
+    return {j: "b" if j in acked.survivors.members else "c" for j in acked.survivors.start.invited}
