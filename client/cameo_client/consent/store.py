@@ -98,7 +98,7 @@ class ConsentStore:
             raise OperatorError(
                 "consent-store-unreadable",
                 what=f"{path.name} is no sound consent store ({type(error).__name__})",
-                do="restore it from a backup: cameo-node restore",
+                do="restore it from a backup",
                 exit=ExitCode.DATA,
             ) from None
         return cls(db)

@@ -301,7 +301,7 @@ class Ledger:
         return OperatorError(
             "ledger-rolled-back",
             what=f"{self._store.path} has {found} entries; others have seen entry {seen}, or another one in its place",
-            do="an older copy was put back: bring back the newest one (cameo-node restore), or ask the data protection"
+            do="an older copy was put back: bring back the newest one, or ask the data protection"
             " officer to retire this data set",
             exit=ExitCode.POLICY,
         )

@@ -46,7 +46,7 @@ def damaged(path: Path, what: str) -> OperatorError:
     return OperatorError(
         "ledger-corrupt",
         what=f"{path}: {what}",
-        do="nothing is released until the newest sound copy of this file is back in place: cameo-node restore",
+        do="nothing is released until the newest sound copy of this file is back in place",
         exit=ExitCode.DATA,
     )
 
@@ -92,7 +92,7 @@ class Store:
             raise OperatorError(
                 "ledger-missing",
                 what=f"there is no ledger at {path}",
-                do="bring back the newest copy (cameo-node restore); only a data set never used gets a new ledger",
+                do="bring back the newest copy; only a data set never used gets a new ledger",
                 exit=ExitCode.DATA,
             )
         with _readable(path):

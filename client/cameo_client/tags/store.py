@@ -107,7 +107,7 @@ class TagStore:
             raise OperatorError(
                 "tag-store-unusable",
                 what=f"{path.name} is no sound tag store ({type(error).__name__})",
-                do="restore it from a backup: cameo-node restore",
+                do="restore it from a backup",
                 exit=ExitCode.DATA,
             ) from None
 
