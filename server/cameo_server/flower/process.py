@@ -1,4 +1,7 @@
-"""Child processes that end with the process that started them."""
+"""Child processes that end with the process that started them.
+
+`python -m cameo_server.flower.process PARENT COMMAND …` becomes a command that does (on Linux).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,17 @@ def end_with_parent(parent: int) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
+def main() -> None:
+    """Entry point of the module: the death signal outlasts the exec."""
+    end_with_parent(int(sys.argv[1]))
+    os.execvp(sys.argv[2], sys.argv[2:])
+
+
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_POLL_S)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()

@@ -54,6 +54,10 @@ class _Child:
             )
         self.started = now
 
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
     def ended(self) -> int | None:
         """The exit status, or None while it runs."""
         return None if self.process is None else self.process.poll()
@@ -113,8 +117,9 @@ class SuperLinkStack:
 
     def healthy(self) -> bool:
         """Whether both children run and both servers answer."""
-        if any(child.process is None or child.ended() is not None for child in self._children):
-            return False
+        return all(child.runs() for child in self._children) and self._answers()
+
+    def _answers(self) -> bool:
         try:
             with httpx.Client(trust_env=False, timeout=2.0) as client:
                 return client.get(f"http://{self.settings.control_address}/health").status_code == 200
@@ -133,13 +138,17 @@ class SuperLinkStack:
     # The one thread that starts children: Linux ends a child when the thread that started it ends (`process`).
     def _run(self) -> None:
         try:
-            for child in self._children:
-                child.spawn(self._environment, time.monotonic())
+            superlink, superexec = self._children
+            superlink.spawn(self._environment, time.monotonic())
             while not self._stopping.wait(_TICK_S):
                 if self._up.is_set():
                     self._restart_dead()
-                else:
-                    self._check_start()
+                elif superlink.ended() is not None:
+                    self._failure = _start_failure(superlink, self.settings)
+                    self._up.set()
+                elif self._answers():
+                    superexec.spawn(self._environment, time.monotonic())
+                    self._up.set()
         except OSError as error:
             self._failure = OperatorError(
                 "process-start", what=f"a process could not be started: {error.strerror}", do="free memory, try again"
@@ -147,16 +156,6 @@ class SuperLinkStack:
             self._up.set()
         finally:
             self._end_all()
-
-    def _check_start(self) -> None:
-        for child in self._children:
-            status = child.ended()
-            if status is not None:
-                self._failure = _start_failure(child, status, self.settings)
-                self._up.set()
-                return
-        if self.healthy():
-            self._up.set()
 
     def _restart_dead(self) -> None:
         now = time.monotonic()
@@ -178,7 +177,7 @@ class SuperLinkStack:
             for child in self._children:
                 child.signal_group(number)
             end = time.monotonic() + patience
-            while any(child.process and child.ended() is None for child in self._children):
+            while any(child.runs() for child in self._children):
                 if time.monotonic() > end:
                     break
                 time.sleep(0.05)
@@ -207,8 +206,9 @@ def _children(settings: SuperLinkSettings) -> tuple[_Child, _Child]:
         "--database", str(settings.database_file),
     ]  # fmt: skip
     superexec = [
-        python, "-m", "cameo_server.flower.superexec", parent, "--insecure", "--runtime-api-address",
-        settings.control_address, "--superexec-auth-secret-file", str(settings.superexec_secret_file),
+        python, "-m", "cameo_server.flower.process", parent, "flower-superexec", "--insecure", "--parent-pid", parent,
+        "--runtime-api-address", settings.control_address,
+        "--superexec-auth-secret-file", str(settings.superexec_secret_file),
     ]  # fmt: skip
     return (
         _Child("superlink", tuple(superlink), settings.logs / "superlink.log"),
@@ -216,7 +216,8 @@ def _children(settings: SuperLinkSettings) -> tuple[_Child, _Child]:
     )
 
 
-def _start_failure(child: _Child, status: int, settings: SuperLinkSettings) -> OperatorError:
+def _start_failure(child: _Child, settings: SuperLinkSettings) -> OperatorError:
+    status = child.ended()
     if status == EXIT_PORT_TAKEN:
         return OperatorError(
             "port-taken",
