@@ -111,6 +111,8 @@ def execute(app: typer.Typer, name: str) -> int:
         told = _as_ours(error, name)
         say(describe(told))
         return int(told.exit_code)
+    if result == ExitCode.INTERRUPT:  # typer turns Ctrl-C into this exit code by itself
+        say("interrupted")
     return result if isinstance(result, int) else int(ExitCode.OK)
 
 

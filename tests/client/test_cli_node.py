@@ -1,0 +1,286 @@
+"""`cameo-node` from init to doctor, as a person at the keyboard meets it."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cameo_client.cli import app
+from cameo_client.home import NodeHome
+from cameo_client.membership import identity_bytes
+from cameo_protocol.console import execute
+from cameo_protocol.federation import Federation, read_card, write_federation
+from cameo_protocol.plan import Cohort, RunPlan, Site
+
+COORDINATOR = Ed25519PrivateKey.generate()
+CA_PEM = """-----BEGIN CERTIFICATE-----
+MIIBezCCASKgAwIBAgIUSOxXuk+0fdcI35F7CmLGFcH4rM4wCgYIKoZIzj0EAwIw
+EjEQMA4GA1UEAwwHdGVzdCBDQTAeFw0yNjExMjQwODA3MDhaFw00NjExMjQwODA3
+MDhaMBIxEDAOBgNVBAMMB3Rlc3QgQ0EwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AARoV4ZFX6+ZPzsKgM/g4C7lszTVUdEGv4f0YyuHiMw091ehOpMnoczPMn6/UJ+i
+R/qLJ+8RXPHFXhTL0hi7l6abo1YwVDAdBgNVHQ4EFgQUX0SrTgZMz/Eg0H2Wjx8y
+ZPnO9AIwHwYDVR0jBBgwFoAUX0SrTgZMz/Eg0H2Wjx8yZPnO9AIwEgYDVR0TAQH/
+BAgwBgEB/wIBADAKBggqhkjOPQQDAgNHADBEAiAcDKYjyPTJWL5iAOtusx9UsVIB
+q3Lzml5nb2UWj4EQaQIgdknwsIubPfRCUFzbwjFqJp1gR3ML5vi6lme+GR+fPxA=
+-----END CERTIFICATE-----
+"""
+
+
+class Shell:
+    """Runs `cameo-node` in this process."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.home = NodeHome(home)
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+        monkeypatch.setenv("XDG_STATE_HOME", str(home.parent))
+
+    def __call__(self, *words: str, answer: str = "") -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["cameo-node", *words])
+        self._monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        code = execute(app, "cameo-node")
+        out, err = self._capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    def json(self, *words: str) -> dict[str, Any]:
+        code, out, _ = self(*words, "--json")
+        assert code == 0
+        value: dict[str, Any] = json.loads(out)
+        assert value["schema_version"] == 1
+        return value
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path / "cameo-node", monkeypatch, capsys)
+
+
+def init(shell: Shell) -> dict[str, Any]:
+    return shell.json("init", "--name", "hospital-1", "--source", "table", "--data", "x.csv", "--mapping", "heart")
+
+
+def federation_file(shell: Shell, n: int = 4, serial: int = 1) -> Path:
+    own = read_card(shell.home.card.read_bytes()).identity
+    sites = tuple(Site(name=f"hospital-{i}", index=i, identity=own if i == 1 else f"{i:064x}") for i in range(1, n + 1))
+    federation = Federation(
+        name="demo",
+        serial=serial,
+        issued="2026-11-24T08:00:00Z",
+        host="127.0.0.1",
+        fleet_port=1,
+        ca_pem=CA_PEM,
+        coordinator=identity_bytes(COORDINATOR).hex(),
+        cohort=Cohort(sites=sites, threshold=2 * n // 3 + 1, colluders=1),
+    )
+    path = shell.home.root.parent / f"federation-{serial}.json"
+    path.write_bytes(write_federation(federation, COORDINATOR))
+    return path
+
+
+def plan_file(shell: Shell, epsilon: float = 3.0) -> Path:
+    accepted = json.loads(shell.home.federation.read_bytes())["body"]["cohort"]
+    encoded = {"dim": 10, "clip": 1.0, "bound": 9.0, "scale": 8, "sigma": 4.0}
+    task = {"kind": "segment", "clusters": 3, "temperature": 1.0, "rate": 0.1, "share": 1.0, "encoded": encoded}
+    plan = RunPlan.model_validate(
+        {
+            "name": "test",
+            "seed": 1,
+            "data": {"catalogue": "heart", "catalogue_sha256": "ab" * 32, "holdout": 0.2},
+            "cohort": accepted,
+            "privacy": {"mode": "distributed", "epsilon": epsilon, "delta": 1e-5, "population": 920},
+            "training": {"rounds": 3, "spare": 0},
+            "tasks": [task],
+        }
+    )
+    path = shell.home.root.parent / "plan.json"
+    path.write_bytes(plan.canonical())
+    return path
+
+
+def test_init_tells_what_to_send_and_refuses_a_second_time(shell: Shell) -> None:
+    told = init(shell)
+    assert told["fingerprint"] == read_card(Path(told["public_card"]).read_bytes()).fingerprint()
+    code, _, err = shell("init", "--name", "hospital-1", "--source", "table", "--data", "x")
+    assert (code, "already-initialised" in err) == (2, True)
+
+
+def test_a_relative_path_is_kept_absolute_and_a_mapping_name_as_it_is(shell: Shell) -> None:
+    init(shell)
+    text = shell.home.config.read_text()
+    assert f'path = "{Path("x.csv").absolute()}"' in text
+    assert 'mapping = "heart"' in text
+
+
+def test_init_takes_an_earlier_pseudonym_key(shell: Shell, tmp_path: Path) -> None:
+    init(shell)
+    other = tmp_path / "other"
+    words = ("init", "--name", "h", "--source", "table", "--data", "x", "--home", str(other))
+    assert shell(*words, "--pseudonym-key-file", str(shell.home.pseudonym_key))[0] == 0
+    assert NodeHome(other).pseudonym_key.read_bytes() == shell.home.pseudonym_key.read_bytes()
+    (tmp_path / "bad").write_text("no key")
+    (tmp_path / "bad").chmod(0o600)
+    assert shell(*words, "--pseudonym-key-file", str(tmp_path / "bad"))[0] == 5
+
+
+def test_accept_shows_every_fingerprint_and_asks(shell: Shell) -> None:
+    init(shell)
+    path = str(federation_file(shell))
+    code, _, err = shell("accept", path, answer="n\n")
+    assert (code, shell.home.policy.exists()) == (2, False)
+    for name in ("hospital-1", "hospital-2", "hospital-3", "hospital-4", "coordinator", "CA"):
+        assert name in err
+    assert "not with the coordinator" in err
+    code, out, _ = shell("accept", path, answer="y\n")
+    assert (code, shell.home.policy.exists()) == (0, True)
+    assert "cameo-node doctor" in out
+
+
+def test_accept_again_shows_only_what_changed(shell: Shell) -> None:
+    init(shell)
+    shell("accept", str(federation_file(shell)), "--yes")
+    code, out, err = shell("accept", str(federation_file(shell)))
+    assert (code, "nothing has changed" in out, err) == (0, True, "")
+    code, _, err = shell("accept", str(federation_file(shell, 5, serial=2)), "--yes")
+    assert code == 0
+    assert "hospital-5" in err
+    assert "hospital-2" not in err
+    assert "threshold 3 -> 4" in err
+
+
+def test_accept_of_garbage_is_an_error_with_a_next_step(shell: Shell, tmp_path: Path) -> None:
+    init(shell)
+    (tmp_path / "garbage").write_bytes(b"\x00\xff")
+    for path in (tmp_path / "garbage", tmp_path / "missing", tmp_path, shell.home.card):
+        code, _, err = shell("accept", str(path), "--yes")
+        assert code == 2
+        assert "next:" in err
+    assert not shell.home.policy.exists()
+
+
+def test_status_before_and_after(shell: Shell) -> None:
+    assert shell("status")[0] == 2
+    init(shell)
+    assert shell.json("status")["accepted"] is False
+    shell("accept", str(federation_file(shell)), "--yes")
+    status = shell.json("status")
+    assert (status["federation"], status["index"], status["running"]) == ("demo", 1, False)
+    assert "hospital-4" in shell("status")[1]
+
+
+def test_status_tells_a_dead_process_from_a_living_one(shell: Shell) -> None:
+    import os
+
+    init(shell)
+    state = shell.home.root / "state.json"
+    for pid, running in ((os.getpid(), True), (2**22 - 1, False)):
+        state.write_text(json.dumps({"agent": "online", "node_id": 1, "tags": {"run": "r"}, "pid": pid}))
+        assert shell.json("status")["running"] is running
+    state.write_text("{")
+    assert shell.json("status")["running"] is False
+
+
+def test_doctor_names_each_fault_and_its_exit_code(shell: Shell) -> None:
+    init(shell)
+    code, out, _ = shell("doctor")
+    assert (code, "failed   membership" in out) == (2, True)
+    shell("accept", str(federation_file(shell)), "--yes")
+    code, out, _ = shell("doctor", "--json")
+    found = {check["name"]: check["state"] for check in json.loads(out)["checks"]}
+    assert code == 0
+    assert found["coordinator"] == "warning"
+    assert set(found.values()) == {"ok", "warning"}
+    shell.home.identity_key.chmod(0o644)
+    assert shell("doctor")[0] == 5
+
+
+def test_doctor_misses_an_unapproved_peer(shell: Shell) -> None:
+    init(shell)
+    shell("accept", str(federation_file(shell)), "--yes")
+    rows = [row for row in shell.home.policy.read_text().splitlines(keepends=True) if "hospital-4" not in row]
+    shell.home.policy.write_text("".join(rows))
+    code, out, _ = shell("doctor")
+    assert (code, "hospital-4" in out) == (4, True)
+
+
+def test_policy_check_accepts_and_names_the_line(shell: Shell) -> None:
+    init(shell)
+    shell("accept", str(federation_file(shell)), "--yes")
+    assert shell.json("policy", "check")["valid"] is True
+    assert shell.json("policy", "check", str(plan_file(shell)))["accepted"] is True
+    code, out, _ = shell("policy", "check", str(plan_file(shell, epsilon=4.0)))
+    rows = shell.home.policy.read_text().splitlines()
+    line = next(i for i, row in enumerate(rows, 1) if "epsilon_per_year" in row)
+    assert code == 4
+    assert f"policy.yaml:{line} caps.epsilon_per_year" in out
+    code, out, _ = shell("policy", "check", str(plan_file(shell, epsilon=4.0)), "--json")
+    assert json.loads(out)["refusals"][0]["line"] == line
+
+
+def test_policy_check_refuses_what_is_no_plan_or_no_policy(shell: Shell, tmp_path: Path) -> None:
+    init(shell)
+    shell("accept", str(federation_file(shell)), "--yes")
+    (tmp_path / "no-plan").write_text("{}")
+    assert shell("policy", "check", str(tmp_path / "no-plan"))[0] == 7
+    shell.home.policy.write_text(shell.home.policy.read_text() + "\nversion: 1\n")
+    code, _, err = shell("policy", "check")
+    assert (code, "comes twice" in err) == (2, True)
+
+
+def test_ledger_before_the_first_start(shell: Shell) -> None:
+    init(shell)
+    code, _, err = shell("ledger")
+    assert (code, "ledger-none" in err) == (2, True)
+
+
+def test_a_person_id_comes_from_standard_input_only(shell: Shell) -> None:
+    init(shell)
+    code, out, _ = shell("data", "pseudonym", answer="MRN-1\n")
+    assert (code, len(out.strip())) == (0, 32)
+    assert shell("data", "pseudonym")[0] == 2
+    assert shell("data", "pseudonym", "MRN-1")[0] == 2
+
+
+def test_a_source_of_an_unknown_kind_is_named(shell: Shell) -> None:
+    shell("init", "--name", "h", "--source", "telepathy", "--data", "x")
+    code, _, err = shell("data", "describe")
+    assert (code, "source-unknown" in err) == (2, True)
+
+
+def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if isinstance(group, click.Group):
+        for name, command in group.commands.items():
+            yield from commands(command, (*path, name))
+    else:
+        yield path, group
+
+
+ALL = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_command_teaches_by_an_example(path: tuple[str, ...], shell: Shell) -> None:
+    code, out, _ = shell(*path, "--help")
+    assert code == 0
+    assert f"Example:\n    cameo-node {' '.join(path)}" in out
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_command_without_a_home_is_an_error_that_says_what_to_do(path: tuple[str, ...], shell: Shell) -> None:
+    needed = ["x" if isinstance(p, click.Argument) else f"{p.opts[0]}=x" for p in ALL[path].params if p.required]
+    if path == ("init",):
+        return  # makes the home
+    code, out, err = shell(*path, *needed)
+    assert code in (2, 6)
+    assert "next:" in err or "Error" in err
+    assert out == ""
+    assert not shell.home.root.exists()

@@ -1,0 +1,159 @@
+"""The frame of both command lines: exit codes, output, questions, interrupts."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import click
+import pytest
+import typer
+
+from cameo_protocol.console import confirm, emit, execute, new_app, say, serve
+from cameo_protocol.errors import Bug, ExitCode, OperatorError, Reject
+
+
+def raising(error: BaseException | None) -> typer.Typer:
+    app = new_app("A test.")
+
+    @app.command()
+    def go(number: int = 1) -> None:
+        """Go."""
+        if error is not None:
+            raise error
+
+    @app.command()
+    def stay() -> None:
+        """Stay."""
+        raise typer.Exit(3)
+
+    return app
+
+
+def run(app: typer.Typer, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["prog", *words])
+    return execute(app, "prog")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "word"),
+    [
+        (None, 0, ""),
+        (OperatorError("a-code", what="w", do="d", exit=ExitCode.DATA), 6, "a-code"),
+        (Reject("a-code", what="w"), 7, "a-code"),
+        (Bug("a-code", what="w"), 1, "cameo-bug-"),
+        (RuntimeError("value of a patient"), 1, "cameo-bug-"),
+        (RecursionError(), 1, "cameo-bug-"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (click.Abort(), 130, "interrupted"),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_every_end_has_its_exit_code_and_no_traceback(
+    error: BaseException | None,
+    code: int,
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    assert run(raising(error), monkeypatch, "go") == code
+    out, err = capsys.readouterr()
+    assert word in err
+    assert "Traceback" not in err + out
+    assert "value of a patient" not in err + "".join(path.read_text() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [("nothing",), ("go", "--nothing"), ("go", "--number", "x"), ("go", "more")])
+def test_bad_usage_names_the_help(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(raising(None), monkeypatch, *words) == 2
+    assert "--help" in capsys.readouterr().err
+
+
+def test_no_arguments_show_the_help_and_an_exit_keeps_its_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(raising(None), monkeypatch) == 2
+    assert "Commands:" in capsys.readouterr().out
+    assert run(raising(None), monkeypatch, "--help") == 0
+    assert run(raising(None), monkeypatch, "stay") == 3
+
+
+def test_output_is_one_object_or_harmless_text(capsys: pytest.CaptureFixture[str]) -> None:
+    emit({"a": "\x1b[0m"}, True, lambda: "")
+    assert json.loads(capsys.readouterr().out) == {"schema_version": 1, "a": "\x1b[0m"}
+    emit({}, False, lambda: "\x1b[0mtext\n\n")
+    assert capsys.readouterr().out == "\ufffd[0mtext\n"
+    say("\x07remark")
+    assert capsys.readouterr() == ("", "\ufffdremark\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "agreed"), [("y\n", True), ("YES\n", True), ("n\n", False), ("", False), ("\n", False)]
+)
+def test_only_a_yes_is_a_yes(answer: str, agreed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    if agreed:
+        confirm("Sure?")
+        return
+    with pytest.raises(OperatorError) as caught:
+        confirm("Sure?")
+    assert caught.value.code == "not-confirmed"
+
+
+@pytest.mark.parametrize(("number", "interrupts"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_signals_end_a_long_command(number: signal.Signals, interrupts: bool) -> None:
+    before = signal.getsignal(number)
+    ended = []
+
+    def work(stop: threading.Event) -> None:
+        os.kill(os.getpid(), number)
+        assert stop.wait(5)
+        ended.append(True)
+
+    if interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            serve(work)
+    else:
+        serve(work)
+    assert ended == [True]
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    def work(_: threading.Event) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("still here")
+
+    with pytest.raises(KeyboardInterrupt):
+        serve(work)
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    script = (
+        "import sys; from cameo_protocol.console import *; app = new_app('x')\n"
+        "@app.command()\n"
+        "def a():\n"
+        "    emit({}, False, lambda: 'x' * 1_000_000)\n"
+        "@app.command()\n"
+        "def b(): pass\n"
+        "sys.argv = ['p', 'a']; sys.exit(execute(app, 'p'))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.wait(30) == 0
+    assert process.stderr
+    assert process.stderr.read() == b""
