@@ -37,7 +37,10 @@ def encode(value: Any) -> bytes:
     """Encode a value of the allowed types. Anything else is a `Bug`."""
     if not _well_typed(value, 0):
         raise Bug("canonical-type", what="a value of a type that canonical CBOR here does not carry")
-    return cbor2.dumps(value, canonical=True)
+    try:
+        return cbor2.dumps(value, canonical=True)
+    except UnicodeEncodeError:
+        raise Bug("canonical-type", what="a text with half a character, which has no UTF-8 form") from None
 
 
 def decode(data: bytes, *, max_bytes: int) -> Any:
