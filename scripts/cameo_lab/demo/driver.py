@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cameo_lab.demo.ports import free_port
+from cameo_lab.bench.local import free_port
 from cameo_lab.demo.processes import Children, call, call_json, interruptible
 from cameo_lab.demo.progress import Progress
 from cameo_lab.demo.setting import DemoOptions, DemoSite, Setting, prepare
