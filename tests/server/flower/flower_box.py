@@ -49,6 +49,7 @@ class Agent:
         return self.states[-1][0] if self.states else None
 
     def end(self) -> None:
+        """A request that is held by the gate ends after at most `gate.FLEET_HOLD_S`."""
         self.stop.set()
         if self.thread is not None:
             self.thread.join(10)

@@ -178,6 +178,8 @@ def test_a_handler_that_fails_is_a_dropped_node_and_its_words_stay(box: Box) -> 
     assert b"patient 4711" not in stored
     assert b"epsilon 2.9" not in stored
     for agent in bad:
+        agent.stop.set()
+    for agent in bad:
         agent.end()
         box.agents.remove(agent)
 

@@ -29,14 +29,13 @@ def _runs(pid: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("which", ["fleet_port", "control_port"])
-def test_a_port_in_use(tmp_path: Path, which: str) -> None:
+def test_a_port_in_use(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
-    with socket.create_server(("127.0.0.1", getattr(settings, which))):
+    with socket.create_server(("127.0.0.1", settings.control_port)):
         error = failure(SuperLinkStack(settings))
     assert error.code == "port-taken"
-    assert str(getattr(settings, which)) in error.what
-    assert str(getattr(settings, which)) in (settings.logs / "superlink.log").read_text()
+    assert str(settings.control_port) in error.what
+    assert str(settings.control_port) in (settings.logs / "superlink.log").read_text()
 
 
 def test_files_that_are_no_certificate(tmp_path: Path) -> None:
