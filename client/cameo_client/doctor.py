@@ -14,6 +14,7 @@ from cryptography import x509
 
 from cameo_client.home import NodeHome, load_config, load_identity, load_node_key, load_pseudonym_key
 from cameo_client.membership import load_federation, load_membership
+from cameo_client.policy_file import load_policy
 from cameo_protocol.errors import CameoError, ExitCode, OperatorError
 from cameo_protocol.federation import Federation
 
@@ -36,7 +37,16 @@ class Check:
 
 def examine(home: NodeHome, now: datetime) -> list[Check]:
     """All checks of a node, each independent of the others' outcome; reads and connects, changes nothing."""
-    return [check for look in (_config, _keys, _membership, _disk, lambda h: _tls(h, now)) for check in look(home)]
+    looks = (
+        _config,
+        _keys,
+        _membership,
+        _disk,
+        lambda h: _data(h, now),
+        lambda h: _ledger(h, now),
+        lambda h: _tls(h, now),
+    )
+    return [check for look in looks for check in look(home)]
 
 
 def _guarded(name: str, look: Callable[[], str]) -> Check:
@@ -92,6 +102,36 @@ def _disk(home: NodeHome) -> Iterator[Check]:
         yield Check(name="disk", state="failed", what=what, do=do, exit=ExitCode.USAGE)
     else:
         yield Check(name="disk", state="ok", what=what)
+
+
+def _data(home: NodeHome, now: datetime) -> Iterator[Check]:
+    """Reads the source as a run would, and asks the quality gate."""
+    from cameo_client.node.study import load_local
+
+    def look() -> str:
+        local = load_local(home, today=now.date())
+        local.data.quality.require()
+        return f"{local.data.dataset}, catalogue {local.catalogue.id}, quality {local.data.quality.score:.1f} of 100"
+
+    yield _guarded("data", look)
+
+
+def _ledger(home: NodeHome, now: datetime) -> Iterator[Check]:
+    """What is left of the budget; nothing to say before the first start."""
+    if not (home.ledger.exists() and home.policy.exists()):
+        return
+    from cameo_client.ledger import Caps, Ledger
+    from cameo_client.node.service import LEDGER_DELTA
+
+    def look() -> str:
+        caps = load_policy(home.policy).policy.caps
+        limits = Caps(dataset=caps.epsilon_per_data_set, year=caps.epsilon_per_year)
+        dataset = load_config(home).data.name
+        with Ledger.open(home.ledger, dataset=dataset, delta=LEDGER_DELTA, clock=now.timestamp) as book:
+            left = book.left(limits)
+        return f"epsilon left: {left.dataset:.3f} for ever, {left.year:.3f} this year"
+
+    yield _guarded("budget", look)
 
 
 def _tls(home: NodeHome, now: datetime) -> Iterator[Check]:

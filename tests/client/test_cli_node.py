@@ -62,11 +62,18 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    monkeypatch.chdir(tmp_path)
     return Shell(tmp_path / "cameo-node", monkeypatch, capsys)
 
 
 def init(shell: Shell) -> dict[str, Any]:
     return shell.json("init", "--name", "hospital-1", "--source", "table", "--data", "x.csv", "--mapping", "heart")
+
+
+def write_data(folder: Path, patients: int = 40) -> None:
+    """A table that the mapping `heart` reads, of people who never were."""
+    rows = [f"{40 + i % 30},{i % 2},1,{120 + i},{200 + i},0,0,150,0,1.5,2,0,3,{i % 3}\n" for i in range(patients)]
+    (folder / "x.csv").write_text("".join(rows))
 
 
 def federation_file(shell: Shell, n: int = 4, serial: int = 1) -> Path:
@@ -191,6 +198,7 @@ def test_status_tells_a_dead_process_from_a_living_one(shell: Shell) -> None:
 
 def test_doctor_names_each_fault_and_its_exit_code(shell: Shell) -> None:
     init(shell)
+    write_data(shell.home.root.parent)
     code, out, _ = shell("doctor")
     assert (code, "failed   membership" in out) == (2, True)
     shell("accept", str(federation_file(shell)), "--yes")
@@ -199,8 +207,23 @@ def test_doctor_names_each_fault_and_its_exit_code(shell: Shell) -> None:
     assert code == 0
     assert found["coordinator"] == "warning"
     assert set(found.values()) == {"ok", "warning"}
+    write_data(shell.home.root.parent, patients=5)
+    assert shell("doctor")[0] == 3
+    (shell.home.root.parent / "x.csv").unlink()
+    assert shell("doctor")[0] == 6
     shell.home.identity_key.chmod(0o644)
     assert shell("doctor")[0] == 5
+
+
+def test_doctor_says_what_is_left_of_the_budget(shell: Shell) -> None:
+    from cameo_client.node.service import open_ledger
+
+    init(shell)
+    shell("accept", str(federation_file(shell)), "--yes")
+    assert "budget" not in shell("doctor")[1]
+    open_ledger(shell.home).shut()
+    assert "epsilon left: 8.000 for ever, 3.000 this year" in shell("doctor")[1]
+    assert shell.json("ledger")["caps"]["left_year"] == 3.0
 
 
 def test_doctor_misses_an_unapproved_peer(shell: Shell) -> None:
