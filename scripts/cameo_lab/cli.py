@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -106,7 +107,9 @@ def demo(
     result = run_demo(options, say)
     say(f"everything is in {result.out}")
     emit({"report": str(result.report)}, False, lambda: f"report: {result.report}")
-    if open_report:
+    # Without a screen, Python would start a text browser in this terminal, if there is one.
+    screen = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if open_report and screen:
         webbrowser.open(result.report.as_uri())
 
 
