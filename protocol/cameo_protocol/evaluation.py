@@ -1,7 +1,7 @@
 """How good a risk model is: from a noisy score histogram, with intervals, and (in the lab) from clear scores.
 
-A joint histogram has 2 * bins lanes: lanes 0..bins-1 count the patients with label 0 by score, in equal bins of
-[0, 1], the rest those with label 1. Every figure here is post-processing of it. Intervals cover 95 % and include
+A joint histogram has 2 * bins lanes: lanes 0..bins-1 count the patients with label 0 by score, in the bins of
+`score_bins`, the rest those with label 1. Every figure here is post-processing of it. Intervals cover 95 % and include
 both the noise, whose standard deviation is public, and the sampling of patients (delta method). A figure whose
 standard deviation exceeds TOO_NOISY is None: too noisy to say.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cameo_protocol.errors import Bug
+from cameo_protocol.score_bins import bin_edges
 
 Floats = NDArray[np.float64]
 TOO_NOISY = 0.05
@@ -53,8 +54,9 @@ class CurvePoint:
 class Evaluation:
     """Figures of one risk model on one set of patients; None: too noisy to say.
 
-    auc: of the binned scores, ties count half. brier: with the middle of the bin as score. prevalence: share of
-    label 1. gap: prevalence minus mean score (calibration in the large), in [-1, 1]. curve: one point a bin.
+    auc: of the binned scores, ties count half, so a little low where bins are few. brier: with the middle of the bin
+    as score. prevalence: share of label 1. gap: prevalence minus mean score (calibration in the large), in [-1, 1].
+    curve: one point a bin.
     """
 
     auc: Estimate | None
@@ -74,7 +76,8 @@ def evaluate(counts: NDArray[np.generic], noise_sd: float) -> Evaluation:
         raise Bug("evaluation-histogram", what="a histogram has 2 x bins lanes and a finite noise")
     table = counts.astype(np.float64).reshape(2, -1)
     bins = table.shape[1]
-    middle = (np.arange(bins) + 0.5) / bins
+    edges = bin_edges(bins)
+    middle = (edges[:-1] + edges[1:]) / 2
     label = np.array([[0.0], [1.0]]) + np.zeros((2, bins))
     return Evaluation(
         auc=_auc(table, noise_sd),
@@ -82,7 +85,7 @@ def evaluate(counts: NDArray[np.generic], noise_sd: float) -> Evaluation:
         prevalence=_mean(label, table, noise_sd, 0.0),
         gap=_mean(label - middle, table, noise_sd, -1.0),
         curve=tuple(
-            CurvePoint(at / bins, (at + 1) / bins, _mean(label[:, at], table[:, at], noise_sd, 0.0))
+            CurvePoint(float(edges[at]), float(edges[at + 1]), _mean(label[:, at], table[:, at], noise_sd, 0.0))
             for at in range(bins)
         ),
     )

@@ -63,7 +63,7 @@ class SegmentTask(_Frozen):
 
 
 class HistogramTask(_Frozen):
-    """Count scores by class in equal bins of [0, 1]; one patient adds 1 to one lane of 2 x bins.
+    """Count scores by class in the bins of `score_bins`; one patient adds 1 to one lane of 2 x bins.
 
     "evaluation" counts held-out patients once, after training; "recalibration" counts training patients.
     """

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cameo_protocol.errors import Bug
+from cameo_protocol.score_bins import bin_logits
 
 Floats = NDArray[np.float64]
 # Before data, the correction is believed to be the identity give or take this much, in slope and intercept.
@@ -47,13 +48,11 @@ def fit_recalibration(counts: NDArray[np.generic], noise_sd: float) -> Recalibra
     if counts.ndim != 1 or counts.size < 2 or counts.size % 2 or not (0 <= noise_sd < math.inf):
         raise Bug("recalibration-histogram", what="a histogram has 2 x bins lanes and a finite noise")
     zeros, ones = counts.astype(np.float64).reshape(2, -1)
-    bins = zeros.size
-    middle = (np.arange(bins) + 0.5) / bins
     totals = zeros + ones
     kept = totals > _CLEAR_OF_NOISE * noise_sd * math.sqrt(2)
     if not kept.any():
         return IDENTITY
-    inputs = np.stack([np.log(middle / (1 - middle)), np.ones(bins)], axis=1)[kept]
+    inputs = np.stack([bin_logits(zeros.size), np.ones(zeros.size)], axis=1)[kept]
     fitted, error = _fit(inputs, ones[kept], totals[kept], noise_sd)
     prior = np.eye(2) * PRIOR_SD**2
     gain = prior @ np.linalg.inv(prior + error)

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from cameo_protocol.errors import Bug, OperatorError
 
 Vector = NDArray[np.float64]
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+# Shorter memories than the usual 0.9 and 0.999: in 20 to 60 rounds those overshoot, and remember the first, large
+# gradients for the whole run. Measured on two data sets: better AUC, Brier score and segments at every epsilon.
+BETA1, BETA2, EPSILON = 0.7, 0.9, 1e-8
 _FIELDS = ("params", "first", "second", "mean", "counts")
 
 
@@ -37,7 +39,7 @@ def step(state: AdamState, params: Vector, gradient: Vector, rate: float) -> tup
 
     gradient: (d,), the noisy mean gradient (opened sum over the public normaliser). rate: > 0, parameter units.
     A gradient of another shape or not finite is a `Bug`: a decoded sum is always finite.
-    Source: Kingma and Ba (2015), Algorithm 1, beta 0.9 and 0.999.
+    Source: Kingma and Ba (2015), Algorithm 1, with BETA1 and BETA2.
     """
     if not (gradient.shape == params.shape == state.first.shape and np.isfinite(gradient).all()):
         raise Bug("optimizer-gradient", what="the gradient is not finite or not of the parameters' shape")

@@ -17,6 +17,7 @@ from cameo_protocol.evaluation import (
     calibration_error,
     evaluate,
 )
+from cameo_protocol.score_bins import bin_edges, bin_of
 
 
 def patients(size, rng, prevalence=0.3, spread=2.0):
@@ -26,12 +27,13 @@ def patients(size, rng, prevalence=0.3, spread=2.0):
 
 
 def histogram(scores, labels, bins):
-    lane = np.minimum((scores * bins).astype(int), bins - 1) + bins * labels
+    lane = bin_of(scores, bins) + bins * labels
     return np.bincount(lane, minlength=2 * bins)
 
 
 def middles(scores, bins):
-    return (np.minimum((scores * bins).astype(int), bins - 1) + 0.5) / bins
+    edges = bin_edges(bins)
+    return ((edges[:-1] + edges[1:]) / 2)[bin_of(scores, bins)]
 
 
 def test_without_noise_the_figures_are_those_of_the_binned_scores():
@@ -48,8 +50,8 @@ def test_without_noise_the_figures_are_those_of_the_binned_scores():
 def test_the_curve_by_hand():
     zeros, ones = [900, 300, 0, 0], [100, 300, 0, 700]
     curve = evaluate(np.array(zeros + ones), 0.0).curve
-    assert [point.predicted for point in curve] == [0.125, 0.375, 0.625, 0.875]
-    assert [(point.low, point.high) for point in curve][1] == (0.25, 0.5)
+    assert [round(point.high, 3) for point in curve] == [0.047, 0.5, 0.953, 1.0]
+    assert curve[0].predicted == pytest.approx(0.0237, abs=1e-4)
     assert curve[0].observed.value == pytest.approx(0.1)
     assert curve[1].observed.value == pytest.approx(0.5)
     assert curve[2].observed is None

@@ -10,6 +10,7 @@ import pytest
 from cameo_protocol.errors import Bug
 from cameo_protocol.evaluation import calibration_error
 from cameo_protocol.recalibration import IDENTITY, fit_recalibration
+from cameo_protocol.score_bins import bin_of
 
 BINS = 20
 
@@ -22,7 +23,7 @@ def patients(size, rng, slope, intercept):
 
 def histogram(logits, labels, rng, noise):
     scores = 1 / (1 + np.exp(-logits))
-    lane = np.minimum((scores * BINS).astype(int), BINS - 1) + BINS * labels
+    lane = bin_of(scores, BINS) + BINS * labels
     return np.bincount(lane, minlength=2 * BINS) + np.rint(rng.normal(0, noise, 2 * BINS))
 
 

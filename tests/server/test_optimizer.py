@@ -15,7 +15,7 @@ GRADIENTS = RNG.normal(size=(12, 5)) * 10.0 ** RNG.integers(-6, 3, size=5)
 
 def test_steps_equal_torch():
     params = torch.zeros(5, dtype=torch.float64, requires_grad=True)
-    theirs = torch.optim.Adam([params], lr=0.07)
+    theirs = torch.optim.Adam([params], lr=0.07, betas=(0.7, 0.9))
     state, ours = adam_start(5), np.zeros(5)
     for gradient in GRADIENTS:
         params.grad = torch.from_numpy(gradient)

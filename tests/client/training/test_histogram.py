@@ -12,9 +12,9 @@ from cameo_protocol.errors import Bug
 
 
 def test_lanes_by_hand():
-    scores = np.array([0.0, 0.24, 0.25, 0.99, 1.0, 1.0])
+    scores = np.array([0.0, 0.04, 0.05, 0.99, 1.0, 0.5])  # four bins meet at 0.047, 0.5 and 0.953
     labels = np.array([0, 1, 1, 0, 0, 1])
-    np.testing.assert_array_equal(score_histogram(scores, labels, 4), [1, 0, 0, 2, 1, 1, 0, 1])
+    np.testing.assert_array_equal(score_histogram(scores, labels, 4), [1, 0, 0, 2, 1, 1, 1, 0])
 
 
 def test_no_patients_give_zeros():
