@@ -79,6 +79,8 @@ class Admitted:
         """The global model of a round, (d,) float64; refuses a foreign round and a model that is not the plan's."""
         if call.run != self.run or call.epoch != epoch:
             raise Reject("round-foreign", what="the round belongs to another run or epoch")
+        if self.index not in call.invited:
+            raise Reject("not-invited", what="the round leaves this hospital out")
         if not self.plan.layout(call.kind).blocks:
             raise Reject("round-unplanned", what=f"the plan has no {call.kind} round")
         if not 0 <= call.step <= self.plan.training.rounds:

@@ -78,6 +78,7 @@ def read_publication(folder: Path, message: Publication) -> PublishedModels:
     try:
         card = json.loads(message.card)
         plan = RunPlan.model_validate(card["plan"])
+        hashes = dict(card["models"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Reject("card-malformed", what="the model card is not one of ours") from None
     if bytes.fromhex(plan.plan_id()) != message.plan_id or card.get("run") != message.run:
@@ -87,7 +88,7 @@ def read_publication(folder: Path, message: Publication) -> PublishedModels:
     models = {name: parse_bundle(raw) for name, raw in message.models.items()}
     for name, bundle in models.items():
         check_bundle(bundle, plan, bundle.facts.features)
-        if bundle.facts.task.name != name or card["models"].get(name) != bundle.sha256():
+        if bundle.facts.task.name != name or hashes.get(name) != bundle.sha256():
             raise Reject("model-foreign", what=f"the model of task {name} is not the one on the card")
     return PublishedModels(message.run, folder, plan, models, card)
 
