@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from cameo_models.shapes import parameter_count
-from cameo_protocol.errors import OperatorError
+from cameo_protocol.errors import OperatorError, Reject
 from cameo_protocol.facts import Catalogue, LabelDefinition, feature_names
 from cameo_protocol.federation import default_threshold
 from cameo_protocol.plan import (
@@ -25,6 +25,7 @@ from cameo_protocol.plan import (
     Training,
 )
 from cameo_protocol.privacy.calibration import Share, calibrate
+from cameo_protocol.privacy.plan_check import check_plan
 from cameo_protocol.privacy.statements import delta_for
 from cameo_protocol.secagg.encoding import largest_scale
 
@@ -129,7 +130,8 @@ def resolve_cohort(choice: CohortChoice, sites: Sequence[Site]) -> Cohort:
 def resolve(experiment: Experiment, catalogue: Catalogue, label: LabelDefinition, sites: Sequence[Site]) -> RunPlan:
     """Calibrate the noise, choose the scales and freeze the plan. Pure and deterministic.
 
-    Raises OperatorError when the experiment cannot be carried out (cohort, label, range of the sum).
+    Raises OperatorError when the experiment cannot be carried out (cohort, label, range of the sum), or when
+    hospitals would refuse the plan (`check_plan`).
     """
     if label.catalogue != catalogue.id:
         raise OperatorError(
@@ -150,7 +152,7 @@ def resolve(experiment: Experiment, catalogue: Catalogue, label: LabelDefinition
         delta=experiment.privacy.delta or delta_for(experiment.data.population),
         population=experiment.data.population,
     )
-    return RunPlan(
+    plan = RunPlan(
         name=experiment.name,
         seed=experiment.seed,
         data=DataTerms(catalogue=catalogue.id, catalogue_sha256=catalogue.sha256(), holdout=experiment.data.holdout),
@@ -160,6 +162,17 @@ def resolve(experiment: Experiment, catalogue: Catalogue, label: LabelDefinition
         tasks=_tasks(experiment, catalogue, label, cohort, privacy),
         deadlines=experiment.deadlines,
     )
+    _check_as_hospitals_do(plan)
+    return plan
+
+
+def _check_as_hospitals_do(plan: RunPlan) -> None:
+    """Say now, before anybody is asked, what every hospital would refuse."""
+    try:
+        check_plan(plan)
+    except Reject as error:
+        do = "lower privacy.epsilon or privacy.delta, then run again"
+        raise OperatorError(error.code, what=error.what, do=do) from None
 
 
 def _tasks(
