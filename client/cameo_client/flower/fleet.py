@@ -95,7 +95,7 @@ class _BoundedStream(httpx.SyncByteStream):
 def _bound_response(response: httpx.Response) -> None:
     """Refuse compressed bodies (they could unpack to anything) and bound the others before they are read."""
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise Reject("message-malformed", what="the coordinator sent a compressed response")
+        raise Reject("message-compressed", what="the coordinator sent a compressed response")
     if isinstance(response.stream, httpx.SyncByteStream):
         response.stream = _BoundedStream(response.stream)
 

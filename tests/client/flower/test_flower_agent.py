@@ -3,6 +3,7 @@
 import ast
 import gzip
 import inspect
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -240,23 +241,24 @@ def _object(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "attack",
+    ("attack", "code"),
     [
-        ({"content-encoding": "gzip"}, gzip.compress(bytes(100 << 20))),
-        ({}, _object(bytes(9 << 20))),
-        ({}, _object(b"junk")),
-        ({}, _object(b"Array  3\0abc")),
-        ({}, PullObjectResponse(object_found=False).SerializeToString()),
+        (({"content-encoding": "gzip"}, gzip.compress(bytes(100 << 20))), "message-compressed"),
+        (({}, _object(bytes(9 << 20))), "message-too-long"),
+        (({}, _object(b"junk")), "message-malformed"),
+        (({}, _object(b"Array  3\0abc")), "message-malformed"),
+        (({}, PullObjectResponse(object_found=False).SerializeToString()), "message-malformed"),
     ],
     ids=["gzip-bomb", "too-long", "junk", "not-a-message", "withdrawn"],
 )
-def test_a_hostile_object_is_dropped_and_the_agent_goes_on(coordinator: Coordinator, start, attack) -> None:
+def test_a_hostile_object_is_dropped_and_the_agent_goes_on(
+    coordinator: Coordinator, start, caplog, attack, code
+) -> None:
     handled: list[Packet] = []
     coordinator.override["pull-object"] = lambda _: (200, *attack)
     agent = start(lambda p: handled.append(p) or p)
     coordinator.waiting.append(request(Packet("bad", b"")))
-    eventually(lambda: not coordinator.waiting)
-    time.sleep(0.2)
+    eventually(lambda: f"a message was dropped: {code}" in caplog.text)
     del coordinator.override["pull-object"]
     coordinator.waiting.append(request(PACKET))
     eventually(lambda: coordinator.pushed)
@@ -290,6 +292,14 @@ def test_it_stops_quickly_while_nobody_answers(tmp_path) -> None:
     agent.end()
     assert time.monotonic() - began < 2
     assert agent.states[-1][0] is AgentState.STOPPED
+
+
+def test_only_tls_1_3_and_only_the_pinned_ca(coordinator: Coordinator) -> None:
+    context = fleet_module.tls_context(coordinator.tls.ca.read_bytes())
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert len(context.get_ca_certs()) == 1
 
 
 def test_a_ca_that_is_none_is_an_operator_error() -> None:

@@ -181,3 +181,27 @@ def test_a_posted_packet_outlasts_flowers_error_for_an_offline_node(clock: Clock
     good = RecordDict({"cameo": ConfigRecord({"kind": "k", "body": b"", "vector": b""})})
     grid.script.append(lambda sent: [reply(sent[1], good)])
     assert list(exchange.collect()) == [(1, Packet("k", b""))]
+
+
+def test_a_coordinator_that_was_away_until_after_the_deadline_looks_once_more(clock: Clock) -> None:
+    good = RecordDict({"cameo": ConfigRecord({"kind": "k", "body": b"", "vector": b""})})
+
+    def away(_: list[Message]) -> list[Message]:
+        clock.now += 60
+        return []
+
+    grid = ScriptedGrid([away, lambda sent: [reply(sent[0], good)]])
+    exchange = Exchange(grid, sleep=clock.sleep)
+    assert list(exchange.ask({1: ASK, 2: ASK}, 5, clock=clock)) == [(1, Packet("k", b""))]
+
+
+def test_flower_is_not_asked_for_the_answer_of_a_node_that_is_offline(clock: Clock) -> None:
+    # It would delete the message.
+    def never(_: list[Message]) -> list[Message]:
+        raise AssertionError
+
+    grid = ScriptedGrid([never])
+    grid.lost = {1}
+    exchange = Exchange(grid, sleep=clock.sleep)
+    exchange.post({1: ASK})
+    assert list(exchange.collect()) == []

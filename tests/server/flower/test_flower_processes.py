@@ -45,7 +45,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 
 def test_a_run_asks_four_hospitals_and_is_quick(box: Box) -> None:
     # The goal on two quiet cores is 0.3 s; the bound leaves room for a busy machine.
-    result = box.run(nodes=4, rounds=12)
+    result = box.run(nodes=4, rounds=8)
     assert result["nodes"] == sorted(agent.node_id for agent in box.agents)
     assert all(r["right"] and r["answered"] == result["nodes"] for r in result["rounds"])
     median = statistics.median(r["seconds"] for r in result["rounds"])
@@ -216,14 +216,14 @@ def test_control_says_what_flower_refuses(box: Box) -> None:
 
 def test_a_killed_superlink_comes_back_and_the_run_goes_on(box: Box) -> None:
     before = box.stack.restarts
-    run = box.start_run(nodes=4, rounds=14, gap_s=0.1, deadline_s=30)
+    run = box.start_run(nodes=4, rounds=10, gap_s=0.1, deadline_s=30)
     eventually(lambda: box.progress() >= 3)
     os.kill(box.stack.pids()["superlink"], signal.SIGKILL)
     result = box.finish(run)
     assert box.stack.restarts == before + 1
-    assert len(result["rounds"]) == 14
+    assert len(result["rounds"]) == 10
     whole = [r for r in result["rounds"] if r["answered"] == result["nodes"] and r["right"]]
-    assert len(whole) >= 13, "at most the exchange that was cut lost answers"
+    assert len(whole) >= 9, "at most the exchange that was cut lost answers"
     assert {agent.state() for agent in box.agents} == {AgentState.ONLINE}
 
 
