@@ -71,7 +71,7 @@ def epoch_params(
     )
 
 
-@dataclass
+@dataclass(repr=False)
 class MemoryJournal:
     """A journal that outlives the states of one test. `broken` makes the next record fail, as a full disk does."""
 
@@ -86,7 +86,7 @@ class MemoryJournal:
         self.entries[transcript, round_no, stage] = digest
 
 
-@dataclass
+@dataclass(repr=False)
 class Federation:
     """An epoch that is set up."""
 
@@ -141,7 +141,7 @@ def plain_sum(inputs: Mapping[int, np.ndarray], of: Iterable[int]) -> np.ndarray
     return total
 
 
-@dataclass
+@dataclass(repr=False)
 class Trace:
     """What a round left with each side."""
 

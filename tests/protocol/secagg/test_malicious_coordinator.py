@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from malicious import DEVIATIONS
 from malicious_world import World
+from secagg_parties import MemoryJournal, snapshot
 
 SEEDS = 50
 
@@ -16,3 +17,20 @@ def test_deviation_is_refused_and_no_share_leaves(deviation) -> None:
         deviation(world)
         assert world.refusals, "every script ends in a refusal"
         assert not world.leaks()
+
+
+def test_control_the_alarm_sees_a_leak() -> None:
+    """Hospitals restored from a snapshot without their journal reveal for two survivor sets: that is a leak."""
+    world = World("control")
+    fed = world.federation()
+    ups = world.uploads(fed, dict.fromkeys(world.members, fed.start()))
+    kept = {i: snapshot(live) for i, live in fed.lives.items()}
+    for gone in (None, world.victim):
+        fed.lives = {i: snapshot(live) for i, live in kept.items()}
+        for live in fed.lives.values():
+            live._journal = MemoryJournal()
+        acked = world.acks(fed, ups, set(world.members) - {gone}, world.members)
+        assert not world.leaks()
+        for i in world.honest:
+            world.reveal(fed, i, acked[i][0], {j: ack for j, (_, ack) in acked.items()})
+    assert world.leaks()

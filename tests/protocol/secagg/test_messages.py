@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from secagg_parties import MemoryJournal, epoch_params, identity, run_round, set_up, stream, vectors
+from secagg_parties import MemoryJournal, epoch_params, identity, plain_sum, run_round, set_up, stream, vectors
 
 from cameo_protocol import canonical
 from cameo_protocol.errors import Reject
@@ -247,4 +247,6 @@ def test_a_member_that_was_not_invited_or_whose_upload_was_lost_still_answers() 
     quorum = survivors.close()
     for i, (state, _) in acked.items():
         quorum.add_reveal(i, client_round.reveal(fed.lives[i], state, quorum.acks))
-    assert quorum.close().survivors == {1, 2, 3, 4}
+    result = quorum.close()
+    assert result.survivors == {1, 2, 3, 4}
+    np.testing.assert_array_equal(result.total, plain_sum(inputs, (1, 2, 3, 4)))

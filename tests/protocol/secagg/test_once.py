@@ -173,6 +173,14 @@ def test_an_acknowledgement_without_an_upload_burns_the_upload(fed) -> None:
         client_round.upload(fed.lives[1], start, inputs[1])
 
 
+def test_a_hospital_that_lost_its_upload_state_does_not_stand_by_its_own_header(fed) -> None:
+    """Restored from a snapshot before its upload, it is shown the header that it signed then."""
+    inputs, before = vectors(fed.all, 7), snapshot(fed.lives[1])
+    headers = {i: client_round.upload(fed.lives[i], fed.start(), inputs[i])[1] for i in fed.lives}
+    with pytest.raises(Reject, match="own-header-differs"):
+        client_round.acknowledge(before, fed.start(), headers)
+
+
 def test_what_set_up_needed_is_gone_when_a_hospital_is_live() -> None:
     params = epoch_params(rounds=2)
     first = {i: client_setup.advertise(params, i, identity(i), stream(i)) for i in params.indices}

@@ -31,8 +31,9 @@ def scenarios(draw):
 
     here = some(indices, least)
     invited = some(here, least)
-    stages = {name: some(of, low) for name, of, low in (("uploads", invited, 0), ("acks", here, 0))}
-    stages["reveals"] = some(stages["acks"], 0)
+    enough = draw(st.integers(0, 3)) > 0
+    stages = {"uploads": some(invited, least if enough else 0), "acks": some(here, t if enough else 0)}
+    stages["reveals"] = some(stages["acks"], t if enough else 0)
     dim = draw(st.integers(1, 40))
     return epoch_params(n, t, c, rounds=2, dim=dim, indices=indices), here, invited, stages
 
