@@ -150,11 +150,12 @@ class RunDriver:
         self.parties.post({index: invitation(self.parties, self.run, self.key)})
 
     def _take_back_the_returned(self) -> None:
-        """Start a new epoch with hospitals that answered a late invitation, where enough rounds remain."""
+        """Start a new epoch with hospitals that answered a late invitation, where it is worth it or needed."""
         for index, packet in self.parties.collect():
             if packet.kind == ADMIT and read_admission(self.parties, self.run, index, packet):
                 self._returned.add(index)
-        if self._returned and self._remaining() >= WORTH_A_NEW_EPOCH:
+        short = len(self.parties.active) < max(self._plan.cohort.threshold, 3)
+        if self._returned and (short or self._remaining() >= WORTH_A_NEW_EPOCH):
             self._store.event("returned", sites=self.parties.names(self._returned))
             self.parties.active |= self._returned
             self._returned.clear()
