@@ -212,6 +212,8 @@ def test_control_says_what_flower_refuses(box: Box) -> None:
             refused()
         assert error.value.code == "flower-refused"
     box.control.unregister_node(node)
+    with pytest.raises(OperatorError):
+        box.control.register_node(keys.public_bytes(), "a key that was locked out stays out")
 
 
 def test_a_killed_superlink_comes_back_and_the_run_goes_on(box: Box) -> None:
