@@ -50,7 +50,7 @@ def test_a_run_asks_four_hospitals_and_is_quick(box: Box) -> None:
     assert all(r["right"] and r["answered"] == result["nodes"] for r in result["rounds"])
     median = statistics.median(r["seconds"] for r in result["rounds"])
     logging.getLogger(__name__).warning("median exchange with 4 agents: %.3f s", median)
-    assert median < 1.5
+    assert median < 2
     assert [state for state, _ in box.agents[0].states] == [AgentState.CONNECTING, AgentState.ONLINE]
     assert box.agents[0].states[-1][1] == box.agents[0].node_id
 
