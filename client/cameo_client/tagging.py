@@ -53,9 +53,7 @@ def open_ward(home: NodeHome, local: LocalData, consents: ConsentStore, run: str
         facts=local.data.facts.with_columns(pl.Series(name, values) for name, values in columns.items()),
         catalogue=local.catalogue,
         snapshot=local.data.snapshot,
-        quality=quality_of(
-            quality.score, bool(quality.hard), local.pseudonyms, quality.records, policy.quality_floor
-        ),
+        quality=quality_of(quality.score, bool(quality.hard), local.pseudonyms, quality.records, policy.quality_floor),
         models=models,
         consents=consents,
         policy=policy,
@@ -124,5 +122,3 @@ def _published(home: NodeHome, run: str | None) -> PublishedModels | None:
     if run is None:
         return None
     return load_published(home.models, run, bytes.fromhex(load_federation(home).coordinator))
-
-

@@ -33,7 +33,7 @@ def end_with_parent(parent: int) -> None:
 def main() -> None:
     """Entry point of the module: the death signal outlasts the exec."""
     end_with_parent(int(sys.argv[1]))
-    os.execvp(sys.argv[2], sys.argv[2:])
+    os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 - this process becomes the child, with the same environment
 
 
 def _watch(parent: int) -> None:
