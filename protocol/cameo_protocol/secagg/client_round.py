@@ -193,10 +193,13 @@ def _own_header(live: Live, start: RoundStart) -> bytes | None:
 
 
 def _streams(live: Live, start: RoundStart) -> list[Stream]:
-    """Own mask added; edge keys added toward higher indices and subtracted toward lower ones, so that they cancel."""
+    """Own mask added; edge keys added toward higher indices and subtracted toward lower ones, so that they cancel.
+
+    The keys are views of the buffers that are overwritten afterwards, not copies.
+    """
     round_no = start.round_no
-    streams = [Stream(live._keys.masks[round_no].tobytes(), True)]
+    streams = [Stream(live._keys.masks[round_no].data, True)]
     for peer in sorted(start.invited - {live.index}):
         key = live._keys.edges[round_no, live.cohort.position(peer)]
-        streams.append(Stream(key.tobytes(), live.index < peer))
+        streams.append(Stream(key.data, live.index < peer))
     return streams

@@ -45,7 +45,7 @@ KERNEL, SHARING, PARAMS, ENCODING = (
 ATTACK = "test_malicious_coordinator.py::test_deviation_is_refused_and_no_share_leaves[{}]"
 MUTANTS: dict[str, Mutant] = {
     "edge sign of the opening": Mutant(1, "opening.py", "peer > gone", "peer < gone", SUM),
-    "own mask added twice": Mutant(1, "client_round.py", ".tobytes(), True)]", ".tobytes(), True)] * 2", SUM),
+    "own mask added twice": Mutant(1, "client_round.py", ".data, True)]", ".data, True)] * 2", SUM),
     "edges of the uninvited": Mutant(
         1,
         "client_round.py",
