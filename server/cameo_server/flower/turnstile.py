@@ -1,12 +1,14 @@
 """Flower's app, entered by one request at a time, whole in memory; and bells that end a wait for messages.
 
 Why one at a time: every request writes to SQLite, which has one writer; requests that meet there sleep and try again.
-Measured with four hospitals on two cores: an exchange takes a third of the time. Reading a request before it enters
-also keeps a slow or hostile sender from holding a place inside.
+Reading a request before it enters also keeps a slow or hostile sender from holding a place inside.
 
 Why bells: a hospital asks for messages all the time. Its request waits here until a message with all its objects is
 there, instead of coming back every few milliseconds. Nothing depends on a bell: a wait that ends early or late only
 asks Flower again.
+
+Measured with four hospitals on two busy cores, medians of an exchange: 0.85 s with neither, 0.46 s with bells,
+0.34 s with both.
 """
 
 from __future__ import annotations
