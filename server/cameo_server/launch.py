@@ -125,8 +125,13 @@ def follow(home: CoordinatorHome, run: str) -> Iterator[dict[str, Any]]:
 
 def _dead(home: CoordinatorHome, store: RunStore) -> dict[str, Any] | None:
     flower = json.loads((store.folder / "flower.json").read_bytes())["run_id"]
-    with open_control(home) as control:
-        seen = control.run_status(flower)
+    try:
+        with open_control(home) as control:
+            seen = control.run_status(flower)
+    except OperatorError as error:
+        if error.code == "superlink-unreachable":  # it is being restarted; the next look finds it
+            return None
+        raise
     if seen.status != "finished":
         return None
     what = f"the run's process ended ({seen.outcome}) before the run did"
