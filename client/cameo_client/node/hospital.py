@@ -16,7 +16,7 @@ import numpy as np
 from cameo_client.node.admission import Admitted, Gatekeeper
 from cameo_client.node.publication import Library
 from cameo_protocol.epochs import epoch_params
-from cameo_protocol.errors import PeerMisbehaved, Reject
+from cameo_protocol.errors import CameoError, PeerMisbehaved, Reject
 from cameo_protocol.packet import Packet
 from cameo_protocol.secagg.client_round import Acked, Live, Uploaded, acknowledge, reveal, upload
 from cameo_protocol.secagg.client_setup import Advertised, Shared, advertise, ready, share
@@ -151,7 +151,9 @@ class Hospital:
                 self._report(error.code, error.what)
                 return error_packet(error.code)
             except Exception as error:  # the last line of defence: no text of ours may travel
-                self._report(FAILED_LOCALLY, f"{type(error).__name__} while answering {packet.kind}: {error}")
+                # Its words may hold a patient's value, so not even our own log gets them, unless they are ours.
+                said = f"{error.code}: {error.what}" if isinstance(error, CameoError) else type(error).__name__
+                self._report(FAILED_LOCALLY, f"{said}, while answering {packet.kind}")
                 return error_packet(FAILED_LOCALLY)
 
     # --- before rounds ------------------------------------------------------------------------------------------
@@ -159,6 +161,7 @@ class Hospital:
     def _admit(self, packet: Packet) -> Packet:
         admitted, answer = self._gate.consider(packet.body)
         if admitted is not None:
+            self._erase_keys()
             self._phase = admitted
         return Packet(ADMIT, answer)
 
@@ -180,6 +183,7 @@ class Hospital:
         admitted.check_epoch(call)
         params = epoch_params(admitted.plan, call)
         state, advert = advertise(params, admitted.index, self._gate.identity, self._random)
+        self._erase_keys()
         self._phase = Advertising(admitted, state)
         return Packet(ADVERTISE, advert)
 
@@ -264,7 +268,16 @@ class Hospital:
         return Packet(FINISH, b"")
 
     def _end(self) -> None:
+        self._erase_keys()
         self._phase = Idle()
+
+    def _erase_keys(self) -> None:
+        """Overwrite the keys of an epoch that is being left."""
+        match self._phase:
+            case Living() as living:
+                living.state.close()
+            case InRound(living=living) | Acknowledged(living=living):
+                living.state.close()
 
 
 def _out_of_order(what: str) -> Reject:
