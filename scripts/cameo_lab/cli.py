@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cameo_lab.bench.cli import bench
 from cameo_protocol.console import emit, execute, new_app, say
 from cameo_server import cli as coordinator
 from cameo_server.cli.options import AsJson
@@ -27,7 +28,6 @@ app = new_app(
 data = new_app("Made-up data for demonstrations and tests.")
 coordinator.register(app)
 app.add_typer(data, name="data")
-bench = new_app("Measurements side by side, as ratios of one run.")
 app.add_typer(bench, name="bench")
 
 
@@ -113,32 +113,6 @@ def demo(
     screen = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if open_report and screen:
         webbrowser.open(result.report.as_uri())
-
-
-@bench.command(name="round")
-def bench_round(
-    rounds: Annotated[int, typer.Option(min=3, max=100, help="Rounds of each.")] = 8, as_json: AsJson = False
-) -> None:
-    """A full private round beside a stock Flower FedAvg round.
-
-    Four hospitals with masks and noise, then four stock SuperNodes without any privacy, on this machine.
-
-    \b
-    Example:
-      cameo bench round --json
-    """
-    from cameo_lab.bench.compare import bench_round as measure
-
-    found = measure(rounds, say).as_dict()
-    emit(
-        {**found},
-        as_json,
-        lambda: (
-            f"ours   {found['ours_median_s']:.2f} s a round (median of {found['rounds']})\n"
-            f"stock  {found['stock_median_s']:.2f} s a round\n"
-            f"ratio  {found['ratio']:.2f}"
-        ),
-    )
 
 
 def main() -> None:
