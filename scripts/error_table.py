@@ -19,8 +19,13 @@ KINDS = {
     "Refusal": "policy",
     "Reject": "peer",
     "PeerMisbehaved": "peer",
+    "PartyFault": "peer",
     "Bug": "bug",
 }
+# Results that carry a code without being raised: (kind, position of the code).
+RESULTS = {"Void": ("void", 1), "NotOpened": ("void", 0)}
+# Tables of codes in the source: their name, and what each of their codes means, … being the key.
+LISTED = {"_SAME": ("peer", "its advert has another … than our plan")}
 # Codes that are not written as the first argument of a constructor: where they come from, and what they mean.
 SPOKEN = {
     ("operator", "unexpected"): (
@@ -33,6 +38,23 @@ SPOKEN = {
     ("peer", "unreadable"): ("7", "a hospital answered with an error that is none of ours", ""),
     ("peer", "failed-local"): ("7", "the hospital failed; its own log says why", "read the log of that node"),
     ("peer", "out-of-order"): ("7", "a message that does not fit the stage the hospital is at", ""),
+    ("void", "uploads-too-few"): (
+        "",
+        "fewer than max(t, 3) masked vectors came in time",
+        "see who was lost, call them",
+    ),
+    ("void", "acks-too-few"): ("", "fewer than t hospitals acknowledged the survivor set", "the same"),
+    ("void", "reveals-too-few"): ("", "fewer than t hospitals revealed their shares", "the same"),
+    ("void", "shares-wrong"): (
+        "",
+        "the shares do not open what their dealers had committed to; nothing was summed",
+        "if a hospital is blamed, call it: its name is a hint, not a proof",
+    ),
+    ("void", "edges-wrong"): (
+        "",
+        "a lost hospital had wrapped other edge keys than it published; nothing was summed",
+        "call the hospital that is blamed",
+    ),
     ("operator", "server-app-failed"): ("7", "the run's process failed", "read logs/ of the coordinator's home"),
     ("operator", "server-app-died"): (
         "7",
@@ -66,12 +88,15 @@ SECTIONS = {
     "coordinator learns only\n`declined-policy`.\n",
     "peer": "## The other side sent something it must not\n\nThe message is refused and the state before it is kept. "
     "Seen in a node's log and, for hospitals that\nwere lost, in a run's events. Exit 7.\n",
+    "void": "## A round without a sum\n\nA result and not an error: the round gave no number, is charged, and is never "
+    "asked for again; the run goes on\nwith a spare round. Seen in `events.jsonl` as `void`.\n",
     "bug": "## Our own fault\n\nAn invariant does not hold; please report it. Exit 1.\n",
 }
 COLUMNS = {
     "operator": ("code", "exit", "what", "next"),
     "policy": ("code", "line", "refusal"),
     "peer": ("code", "what"),
+    "void": ("code", "what", "next"),
     "bug": ("code", "what"),
 }
 EXITS = {"QUALITY": "3", "POLICY": "4", "AUTH": "5", "DATA": "6", "PEER": "7", "BUG": "1"}
@@ -89,11 +114,13 @@ class Code:
 def collect(root: Path = ROOT) -> dict[tuple[str, str], Code]:
     """(kind, code) -> what is said there, over all rooms of the product."""
     trees = [ast.parse(path.read_text()) for room in ROOMS for path in sorted((root / room).rglob("*.py"))]
-    makers = {**{name: (kind, 0) for name, kind in KINDS.items()}, **_helpers(trees)}
+    makers = {**{name: (kind, 0) for name, kind in KINDS.items()}, **RESULTS, **_helpers(trees)}
     found: dict[tuple[str, str], Code] = {
         key: Code({exit_code}, [what], [do] if do else []) for key, (exit_code, what, do) in SPOKEN.items()
     }
     for tree in trees:
+        for kind, code, what in _listed(tree):
+            found[kind, code] = Code(whats=[what])
         said = _assigned(tree)
         for call in _calls(tree):
             maker = makers.get(_name(call))
@@ -103,6 +130,16 @@ def collect(root: Path = ROOT) -> dict[tuple[str, str], Code]:
             entry = found.setdefault((maker[0], code.partition(":")[0]), Code())
             _add(entry, call, maker[1], said)
     return found
+
+
+def _listed(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
+    """(kind, code, what) of the codes in tables such as `_SAME = {"run_id": "run-foreign", …}`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and isinstance(node.targets[0], ast.Name):
+            kind, what = LISTED.get(node.targets[0].id, ("", ""))
+            for key, value in zip(node.value.keys, node.value.values, strict=True):
+                if kind:
+                    yield kind, _text(value), what.replace("…", _text(key).replace("_", " "))
 
 
 def _helpers(trees: list[ast.Module]) -> dict[str, tuple[str, int]]:

@@ -50,13 +50,23 @@ def test_the_collector_sees_every_way_to_raise(tmp_path: Path) -> None:
         "raise helper('two-code', 'w')\n"
         "what = 'v'\nrefusal = Refusal('three-code', 'floors.sigma', what)\n"
         "raise Bug('four-code', what='u')\n"
+        "raise PartyFault('five-code', 3, what=f'box {n}')\n"
+        "def closed():\n    return Void(round_no, 'six-code')\n"
+        "_SAME = {'run_id': 'seven-code'}\n"
     )
     found = {key: value for key, value in table.collect(tmp_path).items() if key not in table.SPOKEN}
     assert found.keys() == {
         ("operator", "one-code"), ("peer", "two-code"), ("policy", "three-code"), ("bug", "four-code"),
+        ("peer", "five-code"), ("void", "six-code"), ("peer", "seven-code"),
     }  # fmt: skip
+    assert found["peer", "five-code"].whats == ["box …"]
+    assert found["peer", "seven-code"].whats == ["its advert has another run id than our plan"]
     assert (found["operator", "one-code"].exits, found["operator", "one-code"].whats) == ({"6"}, ["x …"])
     assert found["policy", "three-code"].dos == ["v"]
+
+
+def test_results_without_a_text_of_their_own_are_explained() -> None:
+    assert all(entry.whats for (kind, _), entry in error_table().collect().items() if kind == "void")
 
 
 def test_codes_are_kebab_case() -> None:
