@@ -1,14 +1,17 @@
-"""The federation's certificate authority: one CA, one server certificate. EC P-256 (FIPS 186-5), X.509 v3 (RFC 5280).
+"""The federation's certificate authority: one CA, one server certificate, certificates of people and hospitals.
 
-Hospitals have no certificate: they prove themselves with signatures (design page "federation"). Time comes in as
-an argument; keys come from the operating system's generator through `cryptography`.
+EC P-256 (FIPS 186-5), X.509 v3 (RFC 5280). Time comes in as an argument; keys come from the operating system's
+generator through `cryptography`. A certificate of a person or a hospital carries its role as a URI; what binds a
+hospital in a run are its signatures, never its certificate.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, get_args
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,9 +20,23 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_YEARS = 10
 SERVER_DAYS = 90
+CLIENT_DAYS = 90
 RENEW_DAYS = 30
 # A clock that is a little behind must not refuse a certificate made a moment ago.
 BACKDATE = timedelta(hours=1)
+
+Role = Literal["coordinator", "researcher", "auditor", "site"]
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+_ROLE_URI: Final = "urn:cameo:role:"
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Whom a certificate names. serial: its number, by which it is revoked."""
+
+    name: str
+    role: Role
+    serial: int
 
 
 def create_ca(federation: str, now: datetime) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
@@ -62,6 +79,64 @@ def issue_server(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
     )
     return key, builder.sign(ca_key, hashes.SHA256())
+
+
+def issue_client(
+    ca_key: ec.EllipticCurvePrivateKey,
+    ca: x509.Certificate,
+    public: ec.EllipticCurvePublicKey,
+    holder: tuple[str, Role],
+    now: datetime,
+) -> x509.Certificate:
+    """A certificate for 90 days that lets `holder` (name, role) call the operator interface with the key `public`."""
+    name, role = holder
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(_name(name))
+        .issuer_name(ca.subject)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATE)
+        .not_valid_after(now + timedelta(days=CLIENT_DAYS))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(_ROLE_URI + role)]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+    )
+    return builder.sign(ca_key, hashes.SHA256())
+
+
+def holder_of(certificate: x509.Certificate) -> Holder:
+    """Whom a certificate of `issue_client` names; ValueError when it has not exactly one name and one known role.
+
+    The caller has verified the chain: gRPC does in the handshake.
+    """
+    try:
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = alternatives.get_values_for_type(x509.UniformResourceIdentifier)
+    except x509.ExtensionNotFound:
+        raise ValueError("no role in the certificate") from None
+    roles = [role for role in ROLES if [_ROLE_URI + role] == uris]
+    if len(names) != 1 or len(roles) != 1:
+        raise ValueError("not one name and one role in the certificate")
+    return Holder(name=str(names[0].value), role=roles[0], serial=certificate.serial_number)
+
+
+def read_request(pem: bytes) -> ec.EllipticCurvePublicKey:
+    """The public key of a certificate signing request whose signature holds; ValueError otherwise.
+
+    Only the key is taken from it: name and role are the coordinator's to give.
+    """
+    request = x509.load_pem_x509_csr(pem)
+    key = request.public_key()
+    if not request.is_signature_valid or not isinstance(key, ec.EllipticCurvePublicKey):
+        raise ValueError("not a signed request for an elliptic-curve key")
+    if not isinstance(key.curve, ec.SECP256R1):
+        raise ValueError("a key of another curve than P-256")
+    return key
 
 
 def server_hosts(host: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -124,3 +125,36 @@ def test_days_left_counts_down_and_below_zero(
     assert pki.days_left(certificate, NOW) == 90
     assert pki.days_left(certificate, NOW + timedelta(days=89, hours=1)) == 0
     assert pki.days_left(certificate, NOW + timedelta(days=91)) < 0
+
+
+def _client(role: pki.Role = "site", now: datetime = NOW) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    ca_key, ca = pki.create_ca("study", now)
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key, pki.issue_client(ca_key, ca, key.public_key(), ("hospital-a", role), now)
+
+
+@pytest.mark.parametrize("role", pki.ROLES)
+def test_a_client_certificate_names_its_holder(role: pki.Role) -> None:
+    _, certificate = _client(role)
+    holder = pki.holder_of(certificate)
+    assert (holder.name, holder.role, holder.serial) == ("hospital-a", role, certificate.serial_number)
+    assert pki.days_left(certificate, NOW) == pki.CLIENT_DAYS
+
+
+def test_a_server_certificate_holds_no_role() -> None:
+    ca_key, ca = pki.create_ca("study", NOW)
+    _, certificate = pki.issue_server(ca_key, ca, ("localhost",), NOW)
+    with pytest.raises(ValueError, match="role"):
+        pki.holder_of(certificate)
+
+
+def test_a_request_gives_its_key_and_nothing_else() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    assert pki.read_request(pem) == key.public_key()
+    with pytest.raises(ValueError):
+        pki.read_request(b"-----BEGIN NOTHING-----")
+    other = ec.generate_private_key(ec.SECP384R1())
+    with pytest.raises(ValueError, match="curve"):
+        pki.read_request(builder.sign(other, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
