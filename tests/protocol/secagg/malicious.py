@@ -314,3 +314,5 @@ DEVIATIONS: tuple[Callable[[World], None], ...] = (
     start_differs,
     tiny_or_odd_start,
 )
+# Here the plan itself lets shares of one set leave before, or the attack begins after an honest round.
+SHARES_DUE = (both_shares, late_upload_opened, void_round_again)

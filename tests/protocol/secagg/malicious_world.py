@@ -14,6 +14,8 @@ from secagg_parties import Federation, epoch_params, identity, set_up, stream, v
 from cameo_protocol.errors import Reject
 from cameo_protocol.secagg import client_round, client_setup, messages
 from cameo_protocol.secagg.boxes import new_key_pair
+from cameo_protocol.secagg.client_round import Live
+from cameo_protocol.secagg.keys import RoundKeys
 from cameo_protocol.secagg.params import EpochParams, RoundStart, default_threshold, most_colluders
 from cameo_protocol.secagg.transcript import expected_advert
 
@@ -43,7 +45,11 @@ class World:
         return set_up(params or self.params, seed=self.seed)
 
     def refused(self, codes: str, call: Callable[..., Any], *args: Any) -> None:
-        """Demand that the call is refused with one of the codes; then it released nothing."""
+        """Demand that the call is refused with one of the codes, and that it released nothing and changed nothing."""
+        asked = [arg for arg in args if isinstance(arg, Live)]
+        if args and isinstance(args[0], Federation):
+            asked.append(args[0].lives[args[1]])
+        before = [_fingerprint(live) for live in asked]
         try:
             call(*args)
         except Reject as error:
@@ -52,6 +58,7 @@ class World:
             raise AssertionError(f"accepted where {codes} was due")
         assert refusal.code in codes.split(), f"{refusal.code} is not among {codes}"
         assert refusal.what, "a refusal says what was wrong"
+        assert before == [_fingerprint(live) for live in asked], "a refusal leaves state, keys and journal as they were"
         self.refusals.append(refusal)
 
     def uploads(self, fed: Federation, starts: Mapping[int, RoundStart]) -> dict[int, Any]:
@@ -118,6 +125,12 @@ class World:
                 lie = replace(expected_advert(self.params, i, pair.mlkem, pair.x25519), **facts)
                 adverts[i] = messages.seal(identity(i), lie)
         self.refused(code, client_setup.share, states[self.victim], adverts, stream(1))
+
+
+def _fingerprint(live: Live) -> tuple[object, ...]:
+    """Where a hospital stands, all its keys and shares, and its journal."""
+    keys = [getattr(live._keys, name).tobytes() for name in RoundKeys.__slots__]
+    return (live._state, *keys, dict(live._journal.entries))
 
 
 def outsider() -> Ed25519PrivateKey:

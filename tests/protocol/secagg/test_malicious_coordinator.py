@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from malicious import DEVIATIONS
+from malicious import DEVIATIONS, SHARES_DUE
 from malicious_world import World
 from secagg_parties import MemoryJournal, snapshot
 
@@ -17,6 +17,13 @@ def test_deviation_is_refused_and_no_share_leaves(deviation) -> None:
         deviation(world)
         assert world.refusals, "every script ends in a refusal"
         assert not world.leaks()
+        assert (deviation in SHARES_DUE) == bool(world.opened), "beyond those of the one honest set, no share leaves"
+
+
+def test_all_deviations_have_a_name_and_shares_leave_in_three_only() -> None:
+    assert len({f.__name__ for f in DEVIATIONS}) == len(DEVIATIONS) >= 20
+    assert all(f.__doc__ for f in DEVIATIONS)
+    assert set(SHARES_DUE) < set(DEVIATIONS)
 
 
 def test_control_the_alarm_sees_a_leak() -> None:
