@@ -200,7 +200,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "sums decode unsigned": Mutant(13, "encoding.py", "total.view(np.int32)", "total", ENCODING),
     "rounding is always down": Mutant(
-        13, "encoding.py", "floor.astype(np.int64) + up", "floor.astype(np.int64) + 0 * up", ENCODING
+        13, "encoding.py", "np.add(steps[:n], uniform[:n], out=steps[:n])", "pass", ENCODING
     ),
     "a flag passes as a number": Mutant(
         15, "messages.py", "type(v) is int and low", "isinstance(v, int) and low", GOLDEN

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from Crypto.Cipher import AES
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from secagg_parties import epoch_params, layout, stream
@@ -177,3 +178,35 @@ def test_two_blocks_keep_their_own_scale() -> None:
     np.testing.assert_array_equal(lanes.view(np.int32), [17, 8, -5])
     decoded = encoding.decode(plan, lanes)
     np.testing.assert_array_equal(decoded["segment"], [2.0, -1.25])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(finite, min_size=1, max_size=30), st.integers(1, 9), st.binary(min_size=32, max_size=32))
+def test_a_lane_rounds_by_its_own_32_bits_of_the_keystream_whatever_the_chunk(values, chunk, key) -> None:
+    """Against whole numbers: floor((x 2^32 truncated + u) / 2^32) + noise, u from AES-256-CTR of the key."""
+    dim = len(values)
+    stream_bytes = AES.new(key, AES.MODE_CTR, nonce=b"").encrypt(bytes(4 * dim))
+    uniform = [int.from_bytes(stream_bytes[4 * i : 4 * i + 4], "little") for i in range(dim)]
+    noise = [(-1) ** i * 7 * i for i in range(dim)]
+    exact = [int(min(max(x, -4.0), 4.0) * 1024 * 2**32) for x in values]
+    wanted = [(x + u) // 2**32 + z for x, u, z in zip(exact, uniform, noise, strict=True)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "_CHUNK", chunk)
+        lanes = encoding.encode(layout(dim), {"risk": np.array(values)}, {"risk": np.array(noise)}, lambda _: key)
+    assert lanes.view(np.int32).tolist() == wanted
+
+
+@pytest.mark.parametrize("dim", [encoding._CHUNK - 1, encoding._CHUNK, 2 * encoding._CHUNK + 3])
+def test_real_chunk_edges(dim: int) -> None:
+    """Whole steps take no rounding, so every lane is known."""
+    values = {"risk": (np.arange(dim) % 4001 - 2000) / 1024}
+    noise = {"risk": np.arange(dim) - 5}
+    lanes = encoding.encode(layout(dim), values, noise, stream(dim)).view(np.int32)
+    np.testing.assert_array_equal(lanes, np.arange(dim) % 4001 - 2000 + np.arange(dim) - 5)
+
+
+def test_a_block_that_cannot_be_held_is_our_own_fault() -> None:
+    block = Block(name="risk", dim=1, clip=1.0, bound=2.0**20, scale=1 << 12, sigma=1.0)
+    plan = Layout(kind="train", blocks=(block,))
+    with pytest.raises(Bug, match="encoding-range"):
+        encoding.encode(plan, {"risk": np.zeros(1)}, {"risk": np.array([1])}, stream(0))
