@@ -122,14 +122,14 @@ def public_facts() -> dict[str, bytes]:
     return {"encoding": encoding, "roster": roster, "params": params, "context": context}
 
 
-def advert(party: int, facts: dict[str, bytes]) -> bytes:
-    """ADV."""
+def advert(party: int, facts: dict[str, bytes], **changed: Any) -> bytes:
+    """ADV, with some fields changed or none."""
     post = MLKEM768PrivateKey.from_seed_bytes(drawn(party, 1, 64)).public_key().public_bytes_raw()
     classic = X25519PrivateKey.from_private_bytes(drawn(party, 2, 32)).public_key().public_bytes_raw()
     numbers = {"epoch": EPOCH, "rounds": ROUNDS, "t": THRESHOLD, "c": COLLUDERS}
     keys = {"mlkem": post, "x25519": classic}
     hashes = {"roster": facts["roster"], "encoding": facts["encoding"]}
-    return signed(party, "adv", {"plan": PLAN, "run": RUN, **numbers, **hashes, **keys})
+    return signed(party, "adv", {"plan": PLAN, "run": RUN, **numbers, **hashes, **keys, **changed})
 
 
 class Dealer:
@@ -165,6 +165,12 @@ def edge(dealers: dict[int, Dealer], transcript: bytes, low: int, high: int, rou
 
 def ready(dealers: dict[int, Dealer], transcript: bytes, party: int) -> bytes:
     """RDY."""
+    wrapped, tags = ready_rows(dealers, transcript, party)
+    return signed(party, "rdy", {"T": transcript, "wrapped": wrapped, "tags": tags})
+
+
+def ready_rows(dealers: dict[int, Dealer], transcript: bytes, party: int) -> tuple[bytes, bytes]:
+    """Wrapped edge keys and their tags, by round and peer."""
     wrapped, tags = b"", b""
     for round_no in range(ROUNDS):
         pad = expand(dealers[party].openers[round_no], info("wrap", transcript, party, round_no), 32 * len(MEMBERS))
@@ -175,7 +181,13 @@ def ready(dealers: dict[int, Dealer], transcript: bytes, party: int) -> bytes:
             key = edge(dealers, transcript, low, high, round_no)
             wrapped += bytes(a ^ b for a, b in zip(key, pad[32 * place : 32 * place + 32], strict=True))
             tags += sha(info("edge-tag", transcript, low, high, round_no) + key)[:16]
-    return signed(party, "rdy", {"T": transcript, "wrapped": wrapped, "tags": tags})
+    return wrapped, tags
+
+
+def reveal_shares(dealers: dict[int, Dealer], party: int) -> bytes:
+    """A party's share of b of each survivor and of c of each dropout, ascending."""
+    kinds = [(j, "mask" if j in SURVIVORS else "open") for j in INVITED]
+    return b"".join(dealers[j].share_for(party, kind, ROUND) for j, kind in kinds)
 
 
 def masked(dealers: dict[int, Dealer], transcript: bytes, party: int) -> bytes:
@@ -208,11 +220,7 @@ def build() -> dict[str, Any]:
     }
     rows = [[p, sha(vectors[p])] for p in SURVIVORS]
     chosen = digest("secagg/survivors", [transcript, ROUND, invited, facts["context"], rows])
-    reveals = {}
-    for p in MEMBERS:
-        kinds = [(j, "mask" if j in SURVIVORS else "open") for j in INVITED]
-        shares = b"".join(dealers[j].share_for(p, kind, ROUND) for j, kind in kinds)
-        reveals[p] = signed(p, "rev", {**common, "U": chosen, "shares": shares})
+    reveals = {p: signed(p, "rev", {**common, "U": chosen, "shares": reveal_shares(dealers, p)}) for p in MEMBERS}
     result = np.sum([inputs(p).astype(np.uint64) for p in SURVIVORS], axis=0) % 2**32
     return {
         "params": facts["params"],
@@ -228,7 +236,11 @@ def build() -> dict[str, Any]:
         "acks": {p: signed(p, "ack", {**common, "U": chosen}) for p in MEMBERS},
         "reveals": reveals,
         "sum": result.astype("<u4").tobytes(),
-        "must_fail": must_fail(facts, transcript, headers, chosen),
+        "must_fail": [
+            *must_fail_in_setup(dealers, facts, transcript, adverts),
+            *must_fail(facts, transcript, headers, chosen),
+            *must_fail_in_reveal(dealers, transcript, chosen),
+        ],
     }
 
 
@@ -236,10 +248,54 @@ def _commitments(secrets: list[bytes], use: str, transcript: bytes, party: int) 
     return b"".join(sha(info("commit-" + use, transcript, party, r) + s) for r, s in enumerate(secrets))
 
 
+def must_fail_in_setup(
+    dealers: dict[int, Dealer], facts: dict[str, bytes], transcript: bytes, adverts: dict[int, bytes]
+) -> list[dict[str, Any]]:
+    """Set-up messages of party 3 that must be refused: an epoch that is another one in each of its facts, and RDY."""
+    wrapped, tags = ready_rows(dealers, transcript, 3)
+    flipped = bytes([tags[0] ^ 1]) + tags[1:]
+    rdy = {"T": transcript, "wrapped": wrapped, "tags": tags}
+    changes = {
+        "plan": ("plan-foreign", sha(b"other")),
+        "run": ("run-foreign", "other run"),
+        "epoch": ("epoch-foreign", EPOCH - 1),
+        "rounds": ("rounds-differ", ROUNDS + 1),
+        "t": ("threshold-differs", THRESHOLD - 1),
+        "c": ("colluders-differ", COLLUDERS + 1),
+        "roster": ("roster-differs", sha(b"other")),
+        "encoding": ("encoding-differs", sha(b"other")),
+    }
+    cases = [
+        ("adv", f"another {name}", code, advert(3, facts, **{name: value})) for name, (code, value) in changes.items()
+    ]
+    cases += [
+        ("adv", "the advert of another party", "signature-invalid", adverts[2]),
+        ("adv", "a short key", "message-malformed", advert(3, facts, x25519=bytes(31))),
+        ("rdy", "another cohort", "transcript-foreign", signed(3, "rdy", {**rdy, "T": sha(b"other")})),
+        ("rdy", "a row too few", "ready-malformed", signed(3, "rdy", {**rdy, "wrapped": wrapped[:-32]})),
+        ("rdy", "another tag than its peer's", "edge-differs", signed(3, "rdy", {**rdy, "tags": flipped})),
+    ]
+    return [dict(zip(("kind", "what", "code", "envelope"), case, strict=True)) for case in cases]
+
+
+def must_fail_in_reveal(dealers: dict[int, Dealer], transcript: bytes, chosen: bytes) -> list[dict[str, Any]]:
+    """Reveals of party 3 that must be refused; the last one is well-formed, and must void the round instead."""
+    shares = reveal_shares(dealers, 3)
+    rev = {"T": transcript, "r": ROUND, "U": chosen, "shares": shares}
+    cases = [
+        ("rev", "another epoch", "transcript-foreign", signed(3, "rev", {**rev, "T": sha(b"other")})),
+        ("rev", "another round", "round-foreign", signed(3, "rev", {**rev, "r": 0})),
+        ("rev", "another survivor set", "reveal-of-another-set", signed(3, "rev", {**rev, "U": sha(b"other")})),
+        ("rev", "a share too few", "reveal-malformed", signed(3, "rev", {**rev, "shares": shares[:-32]})),
+        ("void", "a wrong share", "shares-wrong", signed(3, "rev", {**rev, "shares": bytes(32) + shares[32:]})),
+    ]
+    return [dict(zip(("kind", "what", "code", "envelope"), case, strict=True)) for case in cases]
+
+
 def must_fail(
     facts: dict[str, bytes], transcript: bytes, headers: dict[int, bytes], chosen: bytes
 ) -> list[dict[str, Any]]:
-    """Messages of party 3 that must be refused, each with the code of the refusal."""
+    """Headers and acks of party 3 that must be refused, each with the code of the refusal."""
     good = {"T": transcript, "r": ROUND, "S": digest("secagg/invited", list(INVITED)), "ctx": facts["context"]}
     header = {**good, "y": sha(b"")}
     ack = {"T": transcript, "r": ROUND, "U": chosen}

@@ -17,7 +17,7 @@ from cameo_protocol.errors import Reject
 from cameo_protocol.layout import Block, Layout
 from cameo_protocol.secagg import client_round, client_setup, server_round, server_setup
 from cameo_protocol.secagg.params import EpochParams, Party, RoundStart
-from cameo_protocol.secagg.transcript import read_ack, read_header
+from cameo_protocol.secagg.transcript import read_ack, read_advert, read_header
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = json.loads((ROOT / "tests" / "vectors" / "secagg_golden.json").read_text())
@@ -119,11 +119,34 @@ def test_round_with_a_dropout(ran) -> None:
 
 @pytest.mark.parametrize("case", GOLDEN["must_fail"], ids=lambda case: f"{case['kind']}, {case['what']}")
 def test_what_must_fail(ran, case) -> None:
-    cohort = ran[1].cohort
-    survivors = server_round.Survivors(ran[1], START, golden("headers"), np.zeros(11, dtype=np.uint32)).survivors
+    epoch, envelope = ran[1], bytes.fromhex(case["envelope"])
+    survivors = server_round.Survivors(epoch, START, golden("headers"), np.zeros(11, dtype=np.uint32)).survivors
+    quorum = server_round.Quorum(epoch, survivors, golden("acks"), np.zeros(11, dtype=np.uint32))
+    if case["kind"] == "void":
+        for p in (2, 5):
+            quorum.add_reveal(p, golden("reveals")[p])
+        quorum.add_reveal(3, envelope)
+        assert quorum.close() == server_round.Void(1, case["code"])
+        return
+    routed = server_setup.AwaitReadies(epoch.cohort, epoch.dealt, {})
+    take = {
+        "adv": lambda: read_advert(params(), 3, envelope),
+        "rdy": lambda: server_setup.collect_readies(routed, golden("readies") | {3: envelope}),
+        "upl": lambda: read_header(epoch.cohort, START, 3, envelope),
+        "ack": lambda: read_ack(epoch.cohort, survivors, 3, envelope),
+        "rev": lambda: quorum.add_reveal(3, envelope),
+    }
     with pytest.raises(Reject) as refused:
-        if case["kind"] == "upl":
-            read_header(cohort, START, 3, bytes.fromhex(case["envelope"]))
-        else:
-            read_ack(cohort, survivors, 3, bytes.fromhex(case["envelope"]))
+        take[case["kind"]]()
     assert refused.value.code == case["code"]
+
+
+def test_control_the_unchanged_messages_are_taken(ran) -> None:
+    epoch = ran[1]
+    survivors = server_round.Survivors(epoch, START, golden("headers"), np.zeros(11, dtype=np.uint32)).survivors
+    read_advert(params(), 3, golden("adverts")[3])
+    read_header(epoch.cohort, START, 3, golden("headers")[3])
+    read_ack(epoch.cohort, survivors, 3, golden("acks")[3])
+    quorum = server_round.Quorum(epoch, survivors, golden("acks"), np.zeros(11, dtype=np.uint32))
+    quorum.add_reveal(3, golden("reveals")[3])
+    server_setup.collect_readies(server_setup.AwaitReadies(epoch.cohort, epoch.dealt, {}), golden("readies"))
