@@ -25,6 +25,7 @@ from cameo_server.definitions import read_catalogue  # noqa: E402
 from cameo_server.flower.exchange import Exchange  # noqa: E402
 from cameo_server.home import CoordinatorHome, load_ed25519, open_home  # noqa: E402
 from cameo_server.launch import open_control  # noqa: E402
+from cameo_server.membership import roster  # noqa: E402
 from cameo_server.nodes import node_ids  # noqa: E402
 from cameo_server.run.driver import RunDriver  # noqa: E402
 from cameo_server.run.party import Parties  # noqa: E402
@@ -67,8 +68,15 @@ def drive(
         key=load_ed25519(home.plan_key),
         features=features,
         versions={name: version(name) for name in VERSIONS},
+        members=lambda: members_left(home, plan),
     )
     driver.execute()
+
+
+def members_left(home: CoordinatorHome, plan: RunPlan) -> frozenset[int]:
+    """Indices of a plan's hospitals that the roster still holds with the same key."""
+    members = {site.index: site.identity for site in roster(home)}
+    return frozenset(site.index for site in plan.cohort.sites if members.get(site.index) == site.identity)
 
 
 def _plan(store: RunStore, wanted: str) -> RunPlan:

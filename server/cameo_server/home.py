@@ -21,17 +21,27 @@ from cameo_protocol.federation import Host, Port, Timestamp, faults
 from cameo_protocol.plan import Name
 
 PUBLIC, PRIVATE = 0o644, 0o600
-DEFAULT_FLEET_PORT = 9092
+DEFAULT_FLEET_PORT, DEFAULT_OPERATOR_PORT, DEFAULT_JOIN_PORT = 9092, 9093, 9094
 
 
 class CoordinatorConfig(BaseModel, frozen=True, extra="forbid"):
-    """coordinator.toml: the federation's name, and where hospitals reach its Fleet API over TLS."""
+    """coordinator.toml: the federation's name, and the host and ports where it is reached over TLS.
+
+    fleet_port: hospitals' rounds. operator_port: the operator interface, mutual TLS. join_port: hospitals that join.
+    """
 
     version: Literal[1] = 1
     federation: Name
     host: Host
     fleet_port: Port
+    operator_port: Port = DEFAULT_OPERATOR_PORT
+    join_port: Port = DEFAULT_JOIN_PORT
     created: Timestamp
+
+    @property
+    def join_address(self) -> str:
+        """HOST:PORT as `cameo-node join` takes it, with brackets around an IPv6 address."""
+        return f"[{self.host}]:{self.join_port}" if ":" in self.host else f"{self.host}:{self.join_port}"
 
 
 @dataclass(frozen=True)
@@ -71,8 +81,13 @@ class CoordinatorHome:
         return self.root / "keys" / "plan.key"
 
     @property
+    def operator(self) -> Path:
+        """The operator profile of the coordinator's own people: key, certificate, CA and address."""
+        return self.root / "operator"
+
+    @property
     def roster(self) -> Path:
-        """SQLite: hospitals added and removed, federation files issued."""
+        """SQLite: hospitals invited, added and removed, certificates and federation files issued."""
         return self.root / "roster.sqlite"
 
     @property

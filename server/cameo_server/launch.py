@@ -38,19 +38,23 @@ def start_coordinator(
     *,
     fleet_host: str = "0.0.0.0",  # noqa: S104
 ) -> None:
-    """Run the gated SuperLink and superexec until `stop` is set; blocks.
+    """Run the gated SuperLink, superexec and the operator interface until `stop` is set; blocks.
 
-    fleet_host: the address hospitals reach; the other APIs are on loopback. say: told each step in one line.
-    A second coordinator on one home is an `OperatorError`, as is a port in use.
+    fleet_host: the address hospitals reach, on the fleet, operator and join ports; Flower's other APIs are on
+    loopback. say: told each step in one line. A second coordinator on one home is an `OperatorError`, as is a port
+    in use.
     """
+    from cameo_server.api.server import serve_api
+    from cameo_server.api.services import Coordinator
     from cameo_server.flower.supervisor import SuperLinkStack
-    from cameo_server.nodes import let_in_members
+    from cameo_server.nodes import contacts, let_in_members
 
     with _only_one(home):
         settings = _settings(home, fleet_host)
-        with SuperLinkStack(settings) as stack, stack.control() as control:
+        with SuperLinkStack(settings) as stack, stack.control() as control, contextlib.ExitStack() as ports:
             state = {"pid": os.getpid(), "control": settings.control_address, "fleet_port": settings.fleet_port}
             let_in_members(home, control)
+            ports.enter_context(serve_api(Coordinator(home, contacts=lambda: contacts(home, control)), fleet_host))
             write_file(home.flower / STATE, json.dumps(state).encode())
             say(f"ready: hospitals connect to port {settings.fleet_port}")
             while not stop.wait(ROSTER_POLL_S):
@@ -97,15 +101,24 @@ def start_run(home: CoordinatorHome, plan: RunPlan, *, run: str | None = None) -
     return run
 
 
-def follow(home: CoordinatorHome, run: str) -> Iterator[dict[str, Any]]:
+def stop_run(store: RunStore) -> bool:
+    """Ask a run to stop before its next round; hospitals are told the end. False when it has ended already."""
+    if any(event["event"] in ENDED for event in store.events()):
+        return False
+    store.ask_to_stop()
+    return True
+
+
+def follow(home: CoordinatorHome, run: str, gone: Callable[[], bool] = lambda: False) -> Iterator[dict[str, Any]]:
     """The events of a run as they come; the last is "published", or "finished" after a "stopped" that says why.
 
-    When the run's process dies without a word, a "stopped" of ours says so and is the last.
+    When the run's process dies without a word, a "stopped" of ours says so and is the last. gone: true once nobody
+    reads any more.
     """
     store = RunStore(home.runs / run)
     seen: list[dict[str, Any]] = []
     looked = time.monotonic()
-    while True:
+    while not gone():
         fresh = list(store.events())[len(seen) :]
         yield from fresh
         seen += fresh

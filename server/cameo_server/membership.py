@@ -26,6 +26,8 @@ from cameo_protocol.federation import (
 from cameo_protocol.plan import Cohort, Site
 from cameo_server import pki
 from cameo_server.home import (
+    DEFAULT_JOIN_PORT,
+    DEFAULT_OPERATOR_PORT,
     PRIVATE,
     PUBLIC,
     CoordinatorConfig,
@@ -54,6 +56,16 @@ CREATE UNIQUE INDEX IF NOT EXISTS active_name ON sites (name) WHERE removed IS N
 CREATE UNIQUE INDEX IF NOT EXISTS active_identity ON sites (identity) WHERE removed IS NULL;
 CREATE UNIQUE INDEX IF NOT EXISTS active_node_key ON sites (node_key) WHERE removed IS NULL;
 CREATE TABLE IF NOT EXISTS issues (serial INTEGER PRIMARY KEY, issued TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS invitations (
+    name TEXT PRIMARY KEY, secret_sha256 BLOB NOT NULL, issued TEXT NOT NULL, expires INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS waiting (
+    name TEXT PRIMARY KEY, card BLOB NOT NULL, request BLOB NOT NULL, since TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS certificates (
+    serial TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, pem BLOB NOT NULL,
+    issued TEXT NOT NULL, revoked TEXT
+) STRICT;
 """
 
 
@@ -82,7 +94,14 @@ def timestamp(now: datetime) -> str:
 
 
 def init_coordinator(
-    home: CoordinatorHome, *, federation: str, host: str, fleet_port: int, now: datetime
+    home: CoordinatorHome,
+    *,
+    federation: str,
+    host: str,
+    fleet_port: int,
+    operator_port: int = DEFAULT_OPERATOR_PORT,
+    join_port: int = DEFAULT_JOIN_PORT,
+    now: datetime,
 ) -> CoordinatorConfig:
     """Make the CA, the server certificate, the plan-signing key and an empty roster; coordinator.toml comes last.
 
@@ -94,7 +113,14 @@ def init_coordinator(
             what=f"there is a coordinator in {home.root} already",
             do="cameo coordinator status, or choose another folder with --home",
         )
-    config = checked_config(federation=federation, host=host, fleet_port=fleet_port, created=timestamp(now))
+    config = checked_config(
+        federation=federation,
+        host=host,
+        fleet_port=fleet_port,
+        operator_port=operator_port,
+        join_port=join_port,
+        created=timestamp(now),
+    )
     make_folder(home.root)
     if not (home.ca_key.exists() and home.ca_cert.exists()):
         ca_key, ca = pki.create_ca(federation, now)
@@ -103,7 +129,7 @@ def init_coordinator(
     _issue_server(home, host, now)
     if not home.plan_key.exists():
         write_file(home.plan_key, key_pem(Ed25519PrivateKey.generate()), PRIVATE)
-    with _roster(home):
+    with open_roster(home):
         pass
     write_file(home.config, toml(config.model_dump()).encode(), PUBLIC)
     return config
@@ -149,40 +175,51 @@ def add_site(home: CoordinatorHome, raw: bytes, now: datetime) -> Member:
     Refuses a file that does not prove its keys, and a name or key that a member has already.
     """
     card = read_card(raw)
-    with _roster(home) as db:
-        _refuse_known(card, _members(db))
-        index = int(db.execute("SELECT COALESCE(MAX(idx), 0) + 1 FROM sites").fetchone()[0])
-        if index > MAX_INDEX:
-            raise OperatorError(
-                "roster-full",
-                what=f"all {MAX_INDEX} indices of this federation have been given out",
-                do="make a new federation: cameo coordinator init --home DIR",
-            )
-        member = Member(
-            index=index, name=card.name, identity=card.identity, node_key=card.node_key, added=timestamp(now)
+    with open_roster(home) as db:
+        return insert_member(db, card, now)
+
+
+def insert_member(db: sqlite3.Connection, card: SiteCard, now: datetime) -> Member:
+    """Add a hospital within a transaction of `open_roster`; refusals as in `add_site`."""
+    _refuse_known(card, members_of(db))
+    index = int(db.execute("SELECT COALESCE(MAX(idx), 0) + 1 FROM sites").fetchone()[0])
+    if index > MAX_INDEX:
+        raise OperatorError(
+            "roster-full",
+            what=f"all {MAX_INDEX} indices of this federation have been given out",
+            do="make a new federation: cameo coordinator init --home DIR",
         )
-        db.execute(
-            "INSERT INTO sites (idx, name, identity, node_key, added)"
-            " VALUES (:index, :name, :identity, :node_key, :added)",
-            asdict(member),
-        )
+    member = Member(index=index, name=card.name, identity=card.identity, node_key=card.node_key, added=timestamp(now))
+    db.execute(
+        "INSERT INTO sites (idx, name, identity, node_key, added) VALUES (:index, :name, :identity, :node_key, :added)",
+        asdict(member),
+    )
     return member
 
 
 def remove_site(home: CoordinatorHome, name: str, now: datetime) -> Member:
     """Take a member off the roster; its index is not given out again."""
-    with _roster(home) as db:
-        found = [member for member in _members(db) if member.name == name]
-        if not found:
-            raise OperatorError("site-unknown", what=f"no member is called {name}", do="cameo site list")
-        db.execute("UPDATE sites SET removed = ? WHERE idx = ?", (timestamp(now), found[0].index))
+    with open_roster(home) as db:
+        return delete_member(db, name, now)
+
+
+def delete_member(db: sqlite3.Connection, name: str, now: datetime) -> Member:
+    """Take a member off and revoke its certificates, within a transaction of `open_roster`."""
+    found = [member for member in members_of(db) if member.name == name]
+    if not found:
+        raise OperatorError("site-unknown", what=f"no member is called {name}", do="cameo site list")
+    db.execute("UPDATE sites SET removed = ? WHERE idx = ?", (timestamp(now), found[0].index))
+    db.execute(
+        "UPDATE certificates SET revoked = ? WHERE name = ? AND role = 'site' AND revoked IS NULL",
+        (timestamp(now), name),
+    )
     return found[0]
 
 
 def list_sites(home: CoordinatorHome) -> list[Member]:
     """The members, by index."""
-    with _roster(home) as db:
-        return list(_members(db))
+    with open_roster(home) as db:
+        return list(members_of(db))
 
 
 def roster(home: CoordinatorHome) -> tuple[Site, ...]:
@@ -200,7 +237,7 @@ def issue_federation(
     """
     config, key = load_config(home), plan_key(home)
     cohort = _cohort(roster(home), threshold, colluders)
-    with _roster(home) as db:
+    with open_roster(home) as db:
         last = int(db.execute("SELECT COALESCE(MAX(serial), 0) FROM issues").fetchone()[0])
         federation = Federation(
             name=config.federation,
@@ -257,7 +294,7 @@ def _issue_server(home: CoordinatorHome, host: str, now: datetime) -> None:
 
 
 @contextmanager
-def _roster(home: CoordinatorHome) -> Iterator[sqlite3.Connection]:
+def open_roster(home: CoordinatorHome) -> Iterator[sqlite3.Connection]:
     """The roster in one transaction: all of it is kept, or nothing."""
     try:
         db = sqlite3.connect(home.roster, timeout=10, isolation_level=None)
@@ -281,7 +318,7 @@ def _roster(home: CoordinatorHome) -> Iterator[sqlite3.Connection]:
         ) from None
 
 
-def _members(db: sqlite3.Connection) -> Iterator[Member]:
+def members_of(db: sqlite3.Connection) -> Iterator[Member]:
     rows = db.execute("SELECT idx, name, identity, node_key, added FROM sites WHERE removed IS NULL ORDER BY idx")
     for index, name, identity, node_key, added in rows:
         yield Member(index=index, name=name, identity=identity, node_key=node_key, added=added)

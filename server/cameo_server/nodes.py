@@ -26,6 +26,13 @@ def let_in_members(home: CoordinatorHome, control: Control) -> list[str]:
     return [name for _, name in fresh]
 
 
+def contacts(home: CoordinatorHome, control: Control) -> dict[str, bool]:
+    """Hospital -> whether its node is connected, as the SuperLink sees it; a hospital that never came is left out."""
+    seen = {node.public_key: node.status == "online" for node in control.list_nodes()}
+    keys = {member.name: node_key_pem(member.node_key) for member in list_sites(home)}
+    return {name: seen[key] for name, key in keys.items() if key in seen}
+
+
 def node_ids(home: CoordinatorHome, control: Control, plan: RunPlan) -> dict[int, int]:
     """Shamir index -> Flower node id of every hospital of a plan; a hospital that was not let in is an error."""
     by_key = {node.public_key: node.node_id for node in control.list_nodes()}

@@ -7,14 +7,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EnrollRequest(_message.Message):
-    __slots__ = ("secret", "public_card", "request_pem")
+    __slots__ = ("secret", "public_card", "request_pem", "request_proof")
     SECRET_FIELD_NUMBER: _ClassVar[int]
     PUBLIC_CARD_FIELD_NUMBER: _ClassVar[int]
     REQUEST_PEM_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_PROOF_FIELD_NUMBER: _ClassVar[int]
     secret: str
     public_card: bytes
     request_pem: bytes
-    def __init__(self, secret: _Optional[str] = ..., public_card: _Optional[bytes] = ..., request_pem: _Optional[bytes] = ...) -> None: ...
+    request_proof: bytes
+    def __init__(self, secret: _Optional[str] = ..., public_card: _Optional[bytes] = ..., request_pem: _Optional[bytes] = ..., request_proof: _Optional[bytes] = ...) -> None: ...
 
 class EnrollReply(_message.Message):
     __slots__ = ("fingerprint",)
@@ -63,15 +65,13 @@ class GetStatusReply(_message.Message):
     def __init__(self, federation: _Optional[str] = ..., fingerprint: _Optional[str] = ..., hospitals: _Optional[int] = ..., server_certificate_days: _Optional[int] = ..., ca_certificate_days: _Optional[int] = ..., role: _Optional[str] = ...) -> None: ...
 
 class Site(_message.Message):
-    __slots__ = ("name", "state", "index", "fingerprint", "since", "online", "last_contact", "version", "certificate_days")
+    __slots__ = ("name", "state", "index", "fingerprint", "since", "online", "certificate_days")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
     ONLINE_FIELD_NUMBER: _ClassVar[int]
-    LAST_CONTACT_FIELD_NUMBER: _ClassVar[int]
-    VERSION_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_DAYS_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: str
@@ -79,10 +79,8 @@ class Site(_message.Message):
     fingerprint: str
     since: str
     online: bool
-    last_contact: str
-    version: str
     certificate_days: int
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., index: _Optional[int] = ..., fingerprint: _Optional[str] = ..., since: _Optional[str] = ..., online: _Optional[bool] = ..., last_contact: _Optional[str] = ..., version: _Optional[str] = ..., certificate_days: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., index: _Optional[int] = ..., fingerprint: _Optional[str] = ..., since: _Optional[str] = ..., online: _Optional[bool] = ..., certificate_days: _Optional[int] = ...) -> None: ...
 
 class InviteSiteRequest(_message.Message):
     __slots__ = ("name", "ttl_seconds")
@@ -147,20 +145,6 @@ class GetFederationReply(_message.Message):
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     federation: bytes
     def __init__(self, federation: _Optional[bytes] = ...) -> None: ...
-
-class MakePlanRequest(_message.Message):
-    __slots__ = ("overrides",)
-    OVERRIDES_FIELD_NUMBER: _ClassVar[int]
-    overrides: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, overrides: _Optional[_Iterable[str]] = ...) -> None: ...
-
-class MakePlanReply(_message.Message):
-    __slots__ = ("plan", "plan_id")
-    PLAN_FIELD_NUMBER: _ClassVar[int]
-    PLAN_ID_FIELD_NUMBER: _ClassVar[int]
-    plan: bytes
-    plan_id: str
-    def __init__(self, plan: _Optional[bytes] = ..., plan_id: _Optional[str] = ...) -> None: ...
 
 class StartRunRequest(_message.Message):
     __slots__ = ("plan", "resume")

@@ -187,11 +187,6 @@ class OperatorStub:
                 request_serializer=cameo__protocol_dot_operator__api_dot_operator__pb2.GetFederationRequest.SerializeToString,
                 response_deserializer=cameo__protocol_dot_operator__api_dot_operator__pb2.GetFederationReply.FromString,
                 _registered_method=True)
-        self.MakePlan = channel.unary_unary(
-                '/cameo.operator.v1.Operator/MakePlan',
-                request_serializer=cameo__protocol_dot_operator__api_dot_operator__pb2.MakePlanRequest.SerializeToString,
-                response_deserializer=cameo__protocol_dot_operator__api_dot_operator__pb2.MakePlanReply.FromString,
-                _registered_method=True)
         self.StartRun = channel.unary_unary(
                 '/cameo.operator.v1.Operator/StartRun',
                 request_serializer=cameo__protocol_dot_operator__api_dot_operator__pb2.StartRunRequest.SerializeToString,
@@ -266,15 +261,9 @@ class OperatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def MakePlan(self, request, context):
-        """Compose and resolve an experiment for the present roster; nothing is sent and nothing is spent.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def StartRun(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Start a run of a plan that the caller has composed for the roster of GetFederation.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -341,11 +330,6 @@ def add_OperatorServicer_to_server(servicer, server):
                     servicer.GetFederation,
                     request_deserializer=cameo__protocol_dot_operator__api_dot_operator__pb2.GetFederationRequest.FromString,
                     response_serializer=cameo__protocol_dot_operator__api_dot_operator__pb2.GetFederationReply.SerializeToString,
-            ),
-            'MakePlan': grpc.unary_unary_rpc_method_handler(
-                    servicer.MakePlan,
-                    request_deserializer=cameo__protocol_dot_operator__api_dot_operator__pb2.MakePlanRequest.FromString,
-                    response_serializer=cameo__protocol_dot_operator__api_dot_operator__pb2.MakePlanReply.SerializeToString,
             ),
             'StartRun': grpc.unary_unary_rpc_method_handler(
                     servicer.StartRun,
@@ -562,33 +546,6 @@ class Operator:
             '/cameo.operator.v1.Operator/GetFederation',
             cameo__protocol_dot_operator__api_dot_operator__pb2.GetFederationRequest.SerializeToString,
             cameo__protocol_dot_operator__api_dot_operator__pb2.GetFederationReply.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def MakePlan(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/cameo.operator.v1.Operator/MakePlan',
-            cameo__protocol_dot_operator__api_dot_operator__pb2.MakePlanRequest.SerializeToString,
-            cameo__protocol_dot_operator__api_dot_operator__pb2.MakePlanReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,10 @@ def init(
         str, typer.Option("--host", metavar="NAME_OR_IP", help="Where hospitals reach this machine.")
     ] = "localhost",
     fleet_port: Annotated[int, typer.Option("--fleet-port", metavar="P", help="Port for hospitals.")] = 9092,
+    operator_port: Annotated[
+        int, typer.Option("--operator-port", metavar="P", help="Port of the operator interface.")
+    ] = 9093,
+    join_port: Annotated[int, typer.Option("--join-port", metavar="P", help="Port for hospitals that join.")] = 9094,
     name: Annotated[str, typer.Option("--name", metavar="FED", help="The federation: a-z 0-9 . _ -")] = "cameo",
     home: Home = None,
     as_json: AsJson = False,
@@ -35,11 +39,25 @@ def init(
     from cameo_server.membership import init_coordinator, plan_key, public_key
 
     place = CoordinatorHome((home or default_root()).absolute())
-    config = init_coordinator(place, federation=name, host=host, fleet_port=fleet_port, now=datetime.now(UTC))
+    config = init_coordinator(
+        place,
+        federation=name,
+        host=host,
+        fleet_port=fleet_port,
+        operator_port=operator_port,
+        join_port=join_port,
+        now=datetime.now(UTC),
+    )
     found = fingerprint(public_key(plan_key(place)))
     value = {"federation": config.federation, "home": str(place.root), "fingerprint": found}
     emit(
-        {**value, "host": config.host, "fleet_port": config.fleet_port},
+        {
+            **value,
+            "host": config.host,
+            "fleet_port": config.fleet_port,
+            "operator_port": config.operator_port,
+            "join_port": config.join_port,
+        },
         as_json,
         lambda: (
             f"coordinator of {config.federation}, state in {place.root}\n"

@@ -20,6 +20,7 @@ from cameo_server.home import write_file
 PLAN = "plan.json"
 EVENTS = "events.jsonl"
 CHECKPOINT = "checkpoint.npz"
+STOP = "stop"
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
@@ -55,6 +56,14 @@ class RunStore:
                 what=f"cannot write {EVENTS}: {error.strerror}",
                 do=f"free space on {self.folder}; then resume the run",
             ) from None
+
+    def ask_to_stop(self) -> None:
+        """Leave word for the run that it shall end before its next round."""
+        write_file(self.folder / STOP, b"")
+
+    def stop_asked(self) -> bool:
+        """Whether somebody has left that word."""
+        return (self.folder / STOP).exists()
 
     def events(self) -> Iterator[dict[str, Any]]:
         """All events so far; a last line that is still being written is left out."""

@@ -1,0 +1,46 @@
+"""Which role may call what. One table; a method that is not in it is refused to everyone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from cameo_protocol.errors import ExitCode, OperatorError
+from cameo_server.pki import ROLES, Holder, Role
+
+_PEOPLE: Final[frozenset[Role]] = frozenset({"coordinator", "researcher", "auditor"})
+_EVERYONE: Final[frozenset[Role]] = frozenset(ROLES)
+_COORDINATOR: Final[frozenset[Role]] = frozenset({"coordinator"})
+_LAUNCHERS: Final[frozenset[Role]] = frozenset({"coordinator", "researcher"})
+
+SERVICE: Final = "/cameo.operator.v1.Operator/"
+HEALTH: Final = "/grpc.health.v1.Health/"
+
+ACCESS: Final[Mapping[str, frozenset[Role]]] = {
+    "GetStatus": _EVERYONE,
+    "InviteSite": _COORDINATOR,
+    "ListSites": _PEOPLE,
+    "ApproveSite": _COORDINATOR,
+    "RevokeSite": _COORDINATOR,
+    "RenewCertificate": _EVERYONE,
+    "GetFederation": _EVERYONE,
+    "StartRun": _LAUNCHERS,
+    "ListRuns": _PEOPLE,
+    "GetRun": _PEOPLE,
+    "WatchRun": _PEOPLE,
+    "StopRun": _LAUNCHERS,
+}
+
+
+def require(method: str, holder: Holder) -> None:
+    """Refuse a caller whose role may not call the method (its full name, "/package.Service/Method")."""
+    if method.startswith(HEALTH):
+        return
+    name = method.removeprefix(SERVICE) if method.startswith(SERVICE) else ""
+    if holder.role not in ACCESS.get(name, frozenset()):
+        raise OperatorError(
+            "role-refused",
+            what=f"{holder.name} has role {holder.role}, which may not call {name or 'this method'}",
+            do="ask the coordinator; docs/coordinator.md#roles says who may do what",
+            exit=ExitCode.POLICY,
+        )
