@@ -40,7 +40,9 @@ class PrototypeLayer(nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """(N, F) -> (N, K)."""
-        return (rows[:, None, :] - self.centres[None, :, :]).square().sum(dim=-1)
+        # |x|^2 + |m|^2 - 2 x m by one matrix product; rounding may leave a distance of zero just below it.
+        squares = rows.square().sum(dim=1)[:, None] + self.centres.square().sum(dim=1)
+        return torch.addmm(squares, rows, self.centres.T, alpha=-2.0).clamp(min=0.0)
 
 
 class SegmentNetwork(nn.Module):

@@ -1,14 +1,18 @@
-"""Sums of clipped per-patient gradients, computed through Opacus.
+"""Sums of clipped per-patient gradients.
 
-Opacus gives the gradient of each record (`GradSampleModule`) and clips and adds them (`DPOptimizer`). It adds
-no noise here (integer noise is added once, after rounding) and it chooses nothing: `make_private` is not used,
-because it derives sample rate, normaliser and step count from the private number of patients.
+Two ways, equal to 1e-4 and tested to be: with one record a patient, book-keeping (`bookkeeping`), at about the cost of
+a plain step; with several, or for a layer that it does not know, Opacus gives the gradient of each record
+(`GradSampleModule`), and clips and adds them (`DPOptimizer`). Opacus adds no noise here (integer noise is added once,
+after rounding) and it chooses nothing: `make_private` is not used, because it derives sample rate, normaliser and step
+count from the private number of patients.
 """
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +21,7 @@ from opacus import GradSampleModule
 from opacus.grad_sample import register_grad_sampler
 from opacus.optimizers import DPOptimizer
 
+from cameo_client.training import bookkeeping
 from cameo_models.features import Features
 from cameo_models.networks import PrototypeLayer, build, load_parameters, patient_losses
 from cameo_models.shapes import ModelTask, Parameters, parameter_count
@@ -25,6 +30,8 @@ from cameo_protocol.plan import RiskTask
 
 # Bounds memory: Opacus holds one gradient a record, so 4,096 records of a model with d = 10,000 take 330 MB.
 RECORDS_AT_ONCE = 4096
+# Book-keeping holds a few numbers a record and layer; more at once are no faster.
+ROWS_AT_ONCE = 1 << 14
 
 
 class PatientGradients:
@@ -53,6 +60,9 @@ class PatientGradients:
         order, self._owner = _by_patient(len(rows), groups)
         self._rows = torch.from_numpy(np.asarray(rows[order], dtype=np.float64))
         self._labels = None if labels is None else torch.from_numpy(np.asarray(labels[order], dtype=np.float64))
+        self._network = build(task, self._features)
+        one_record_each = len(self._owner) == 0 or int(self._owner[-1]) + 1 == len(self._owner)
+        self._batches = self._cut() if one_record_each and bookkeeping.fits(self._network) else None
 
     def clipped_sum(self, params: Parameters, clip: float) -> Parameters:
         """Sum over patients of each patient's gradient at `params`, scaled to an L2 norm of at most `clip`.
@@ -64,9 +74,30 @@ class PatientGradients:
         """
         if not 0 < clip < np.inf:
             raise Bug("gradients-clip", what="the clip must be positive and finite")
-        network = build(self._task, self._features)
-        load_parameters(network, self._task, self._features, params)
-        module = GradSampleModule(network, loss_reduction="sum", strict=True)
+        load_parameters(self._network, self._task, self._features, params)
+        if self._batches is None:
+            return self._through_opacus(clip)
+        total = torch.zeros(parameter_count(self._task, self._features), dtype=torch.float64)
+        for batch, labels in self._batches:
+            losses = partial(self._losses, labels)
+            sums = bookkeeping.clipped_sum(self._network, batch, losses, clip)  # sensitive until noised
+            total += torch.cat([part.flatten() for part in sums])
+        flat: Parameters = total.numpy()
+        return flat
+
+    def _cut(self) -> list[tuple[bookkeeping.Batch, torch.Tensor | None]]:
+        """The records in batches for book-keeping, with their labels."""
+        starts = range(0, len(self._rows), ROWS_AT_ONCE)
+        labels = [None if self._labels is None else self._labels[at : at + ROWS_AT_ONCE] for at in starts]
+        batches = [bookkeeping.Batch.of(self._rows[at : at + ROWS_AT_ONCE]) for at in starts]
+        return list(zip(batches, labels, strict=True))
+
+    def _losses(self, labels: torch.Tensor | None, module: torch.nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        return patient_losses(self._task, module, rows, labels)
+
+    def _through_opacus(self, clip: float) -> Parameters:
+        """The clipped sum by the gradient of each record; a patient's records are added up before they are clipped."""
+        module = GradSampleModule(copy.deepcopy(self._network), loss_reduction="sum", strict=True)
         optimizer = DPOptimizer(
             torch.optim.SGD(module.parameters(), lr=0.0),
             noise_multiplier=0.0,

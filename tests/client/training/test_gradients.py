@@ -118,7 +118,7 @@ def test_a_broken_record_adds_nothing_beyond_the_clip(task, broken):
     ours = PatientGradients(task, rows, labels).clipped_sum(params, 0.5)
     moved = np.linalg.norm(ours - others.clipped_sum(params, 0.5))
     assert moved <= 0.5 + 1e-9
-    assert np.isfinite(broken) or moved == 0
+    assert np.isfinite(broken) or moved < 1e-12
 
 
 def test_parameters_without_a_finite_gradient_give_zeros():
