@@ -1,4 +1,4 @@
-"""Book-keeping is Opacus' hooks without the per-record gradients: same clipped sum, for every shipped model and others."""
+"""Book-keeping is Opacus' hooks without the per-record gradients: same clipped sum for every shipped model."""
 
 from __future__ import annotations
 
