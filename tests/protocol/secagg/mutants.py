@@ -35,6 +35,7 @@ DEALER, QUORUMS, VIEW = (
     "test_two_quorums.py",
     "test_view_laws.py",
 )
+MODEL = "test_interleavings.py"
 KERNEL, SHARING, PARAMS, ENCODING = (
     "test_kernel.py",
     "test_shamir.py",
@@ -95,6 +96,16 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a second set may be acknowledged": Mutant(
         4, "client_round.py", "case Acked(SurvivorSet(ours)) if ours.round_no == start.round_no:", "case None:", QUORUMS
+    ),
+    "a second set may be acknowledged, in any order": Mutant(
+        4, "client_round.py", "case Acked(SurvivorSet(ours)) if ours.round_no == start.round_no:", "case None:", MODEL
+    ),
+    "ack not journalled, in any order": Mutant(
+        3,
+        "client_round.py",
+        'live._journal.record(live.cohort.transcript, round_no, "ack", survivors.digest)',
+        "pass",
+        MODEL,
     ),
     "dropouts' masks are opened": Mutant(
         4,
