@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -25,8 +25,8 @@ _TENSOR, _METADATA = "parameters", "cameo"
 class BundleFacts(BaseModel, frozen=True, extra="forbid"):
     """What a bundle says about its model.
 
-    features: F of the catalogue with that hash. round: training rounds behind the parameters. recalibrated: whether
-    a risk model's slope and intercept were corrected after training.
+    features: F of the catalogue with that hash. round: training rounds behind the parameters. slope, intercept: the
+    correction of a risk model's logit after training; the parameters have it in them already. (1, 0) = none.
     """
 
     version: Annotated[int, Field(ge=1, le=1)] = 1
@@ -34,8 +34,20 @@ class BundleFacts(BaseModel, frozen=True, extra="forbid"):
     catalogue_sha256: Hex32
     features: int = Field(ge=1, le=MAX_FEATURES)
     round: int = Field(ge=0, le=1 << 20)
-    recalibrated: bool = False
+    slope: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    intercept: float = Field(default=0.0, allow_inf_nan=False)
     task: Annotated[RiskTask | SegmentTask, Field(discriminator="kind")]
+
+    @model_validator(mode="after")
+    def _only_risk_is_corrected(self) -> Self:
+        if self.recalibrated and not isinstance(self.task, RiskTask):
+            raise ValueError("only a risk model is recalibrated")
+        return self
+
+    @property
+    def recalibrated(self) -> bool:
+        """Whether the model's probabilities were corrected after training."""
+        return (self.slope, self.intercept) != (1.0, 0.0)
 
     def canonical(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""

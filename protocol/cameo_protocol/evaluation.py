@@ -20,6 +20,9 @@ from cameo_protocol.score_bins import bin_edges
 Floats = NDArray[np.float64]
 TOO_NOISY = 0.05
 _Z95 = 1.959963984540054
+# Fewer patients than this, noise included, are not reported on at all.
+SMALLEST_SHOWN = 11
+_SIZES = (SMALLEST_SHOWN, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 50_000)
 # Each sampling variance counts one patient more than there are, as far off as a patient can be: a handful of
 # patients who happen to agree is no certainty.
 # A quotient is reported only where its denominator stands this many noise deviations above zero: below that
@@ -127,6 +130,48 @@ def _estimate(value: float, variance: float, lowest: float) -> Estimate | None:
         min(max(bound, lowest), 1.0) for bound in (value - _Z95 * deviation, value, value + _Z95 * deviation)
     )
     return Estimate(value, low, high)
+
+
+@dataclass(frozen=True)
+class GroupEvaluation:
+    """One group's figures. size: a band that holds its number of patients with 95 % confidence, never a count.
+
+    hidden: the group is smaller than SMALLEST_SHOWN as far as the noise lets one see, so it has no figures.
+    """
+
+    size: str
+    hidden: bool
+    figures: Evaluation
+
+
+def evaluate_groups(counts: NDArray[np.generic], groups: int, noise_sd: float) -> tuple[GroupEvaluation, ...]:
+    """The figures of each group from a histogram (groups * 2 * bins,), group by group; noise_sd as in `evaluate`."""
+    if groups < 1 or counts.ndim != 1 or counts.size % groups:
+        raise Bug("evaluation-histogram", what="a histogram by group has the same lanes for each group")
+    return tuple(_group(row, noise_sd) for row in counts.reshape(groups, -1))
+
+
+def _group(counts: NDArray[np.generic], noise_sd: float) -> GroupEvaluation:
+    total, spread = float(counts.sum()), noise_sd * math.sqrt(counts.size)
+    hidden = total < SMALLEST_SHOWN
+    figures = evaluate(np.zeros_like(counts) if hidden else counts, noise_sd)
+    return GroupEvaluation(size_band(total, spread), hidden, figures)
+
+
+def size_band(count: float, spread: float = 0.0) -> str:
+    """A coarse band that holds a number of patients; spread: standard deviation of the noise in the count, >= 0.
+
+    >>> size_band(3), size_band(320), size_band(320, 100), size_band(20, 8), size_band(70_000)
+    ('fewer than 11', '250 to 500', '100 to 1,000', 'fewer than 50', 'more than 50,000')
+    """
+    least, most = count - _Z95 * spread, count + _Z95 * spread
+    low = max((edge for edge in _SIZES if edge <= least), default=None)
+    high = min((edge for edge in _SIZES if edge > most), default=None)
+    if low is None and high is None:
+        return "not known"
+    if low is None:
+        return f"fewer than {high:,}"
+    return f"{low:,} to {high:,}" if high else f"more than {low:,}"
 
 
 def auc(scores: Floats, labels: NDArray[np.generic]) -> float | None:

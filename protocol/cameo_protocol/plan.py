@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cameo_protocol.errors import Reject
+from cameo_protocol.groups import Groups
 from cameo_protocol.layout import Block, Layout, RoundKind
 
 MAX_PLAN_BYTES = 1 << 20
@@ -63,17 +64,33 @@ class SegmentTask(_Frozen):
 
 
 class HistogramTask(_Frozen):
-    """Count scores by class in the bins of `score_bins`; one patient adds 1 to one lane of 2 x bins.
+    """Count scores by class in the bins of `score_bins`; one patient adds 1 to one lane of groups x 2 x bins.
 
-    "evaluation" counts held-out patients once, after training; "recalibration" counts training patients.
+    "recalibration" counts training patients once, after training: two numbers are fitted from it, so its patients
+    must not be those on whom the corrected model is judged. "evaluation" counts held-out patients once, after that.
+    by: counts each group apart (evaluation only); every task has noise and a cost of its own.
     """
 
     kind: Literal["evaluation", "recalibration"]
     name: Name
     of: Name = "risk"
+    by: Groups | None = None
     bins: int = Field(ge=4, le=200)
     share: Positive
     encoded: Encoded
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of its block."""
+        return (len(self.by) if self.by else 1) * 2 * self.bins
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.encoded.dim != self.lanes:
+            raise ValueError(f"task {self.name} counts in {self.lanes} lanes, its block has {self.encoded.dim}")
+        if self.by is not None and self.kind != "evaluation":
+            raise ValueError(f"task {self.name}: only an evaluation counts by group")
+        return self
 
 
 Task = Annotated[RiskTask | SegmentTask | HistogramTask, Field(discriminator="kind")]
@@ -128,11 +145,15 @@ class DataTerms(_Frozen):
 
 
 class Deadlines(_Frozen):
-    """Seconds the coordinator waits for the answers of one stage."""
+    """Seconds the coordinator waits for the answers of one stage.
+
+    regroup: and for hospitals to come back, when too few are left for a round; 0: the run is stopped at once.
+    """
 
     admit: float = Field(default=120, gt=0, le=3600)
     setup: float = Field(default=60, gt=0, le=3600)
     stage: float = Field(default=15, gt=0, le=3600)
+    regroup: float = Field(default=120, ge=0, le=86_400)
 
 
 class Training(_Frozen):
@@ -164,8 +185,9 @@ class RunPlan(_Frozen):
         for task in self.tasks:
             if isinstance(task, HistogramTask) and task.of not in risks:
                 raise ValueError(f"task {task.name} scores {task.of!r}, which is no risk task of this plan")
-            if isinstance(task, HistogramTask) and task.encoded.dim != 2 * task.bins:
-                raise ValueError(f"task {task.name} has {task.bins} bins, so its block has {2 * task.bins} lanes")
+        counted = [(t.kind, t.of, t.by and t.by.fact) for t in self.tasks if isinstance(t, HistogramTask)]
+        if len(set(counted)) != len(counted):
+            raise ValueError("two tasks count the same scores")
         if self.cohort.threshold - self.cohort.colluders < 2 and self.privacy.mode == "distributed":
             raise ValueError("distributed noise needs t - c >= 2; use privacy=local")
         return self
@@ -187,6 +209,11 @@ class RunPlan(_Frozen):
     def trained(self) -> tuple[RiskTask | SegmentTask, ...]:
         """The tasks whose parameters travel with every round, in plan order."""
         return tuple(task for task in self.tasks if isinstance(task, RiskTask | SegmentTask))
+
+    def counted(self, kind: RoundKind) -> tuple[HistogramTask, ...]:
+        """The tasks whose counts a round of that kind sums, in plan order."""
+        names = set(self.layout(kind).spans())
+        return tuple(task for task in self.tasks if isinstance(task, HistogramTask) and task.name in names)
 
     def parameter_spans(self) -> dict[str, slice]:
         """Task name -> its slice of the joint parameter vector of a round."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from cameo_models.shapes import parameter_count
 from cameo_protocol.errors import OperatorError, Reject
 from cameo_protocol.facts import Catalogue, LabelDefinition, feature_names
 from cameo_protocol.federation import default_threshold
+from cameo_protocol.groups import Groups
 from cameo_protocol.plan import (
     Cohort,
     DataTerms,
@@ -30,6 +31,7 @@ from cameo_protocol.privacy.statements import delta_for
 from cameo_protocol.secagg.encoding import largest_scale
 
 T = TypeVar("T", RiskTask, SegmentTask)
+Kind = Literal["evaluation", "recalibration"]
 
 
 class _Frozen(BaseModel, frozen=True, extra="forbid"):
@@ -37,13 +39,17 @@ class _Frozen(BaseModel, frozen=True, extra="forbid"):
 
 
 class DataChoice(_Frozen):
-    """Which data. recipe: measured hyper-parameters that the model groups refer to."""
+    """Which data. recipe: measured hyper-parameters that the model groups refer to.
+
+    groups: fact -> cuts of a number, or none for an enum: by what the risk model is judged apart.
+    """
 
     catalogue: str
     label: str
     holdout: float = Field(gt=0, lt=0.9)
     population: int = Field(ge=1, le=10**9)
     recipe: dict[str, float]
+    groups: dict[str, tuple[float, ...]]
 
 
 class PrivacyChoice(_Frozen):
@@ -79,10 +85,19 @@ class SegmentChoice(BlockChoice, frozen=True, extra="forbid"):
 
 
 class EvaluationChoice(_Frozen):
-    """The score histogram of held-out patients."""
+    """The score histograms of held-out patients: all together, and by each fact of `data.groups` apart."""
 
     bins: int = Field(ge=4, le=200)
     share: float = Field(gt=0)
+    group_bins: int = Field(ge=4, le=200)
+    group_share: float = Field(gt=0)
+
+
+class RecalibrationChoice(_Frozen):
+    """The score histogram of training patients that corrects the risk model; share 0: no such round."""
+
+    bins: int = Field(ge=4, le=200)
+    share: float = Field(ge=0)
 
 
 class CohortChoice(_Frozen):
@@ -102,6 +117,7 @@ class Experiment(_Frozen):
     risk: RiskChoice
     segment: SegmentChoice
     evaluation: EvaluationChoice
+    recalibration: RecalibrationChoice
     training: Training
     cohort: CohortChoice
     deadlines: Deadlines
@@ -182,34 +198,64 @@ def _tasks(
     cohort: Cohort,
     privacy: PrivacyTerms,
 ) -> tuple[RiskTask | SegmentTask | HistogramTask, ...]:
-    risk, segment, evaluation = experiment.risk, experiment.segment, experiment.evaluation
+    """All tasks of the plan, with the noise that makes them spend the budget together, each its share."""
+    risk, segment = experiment.risk, experiment.segment
     rounds = experiment.training.rounds + experiment.training.spare
+    histograms = _histograms(experiment, catalogue)
     sigmas = calibrate(
         privacy.epsilon,
         privacy.delta,
         [
-            Share(name="risk", rounds=rounds, weight=risk.share, q=1.0),
-            Share(name="segment", rounds=rounds, weight=segment.share, q=1.0),
-            Share(name="evaluation", rounds=1, weight=evaluation.share, q=1.0),
+            Share(name="risk", rounds=rounds, weight=risk.share),
+            Share(name="segment", rounds=rounds, weight=segment.share),
+            *(Share(name=task.name, rounds=1, weight=task.share) for task in histograms),
         ],
     )
     return (
         _sized(_risk_task(risk, label, sigmas["risk"]), catalogue, cohort, privacy),
         _sized(_segment_task(segment, sigmas["segment"]), catalogue, cohort, privacy),
-        HistogramTask(
-            kind="evaluation",
-            name="evaluation",
-            bins=evaluation.bins,
-            share=evaluation.share,
-            encoded=Encoded(
-                dim=2 * evaluation.bins,
-                clip=1.0,
-                bound=float(experiment.data.population),
-                scale=1,
-                sigma=sigmas["evaluation"],
-            ),
-        ),
+        *(_with_noise(task, sigmas[task.name]) for task in histograms),
     )
+
+
+def _histograms(experiment: Experiment, catalogue: Catalogue) -> tuple[HistogramTask, ...]:
+    """The counting tasks of the experiment, their noise still to be chosen."""
+    evaluation, recalibration = experiment.evaluation, experiment.recalibration
+    population = float(experiment.data.population)
+
+    def task(kind: Kind, bins: int, share: float, by: Groups | None = None) -> HistogramTask:
+        lanes = 2 * bins * (len(by) if by else 1)
+        name = f"{kind}-{by.fact}" if by else kind
+        block = Encoded(dim=lanes, clip=1.0, bound=population, scale=1, sigma=1.0)
+        return HistogramTask(kind=kind, name=name, bins=bins, share=share, by=by, encoded=block)
+
+    groups = [_groups(fact, cuts, catalogue) for fact, cuts in experiment.data.groups.items()]
+    return (
+        *([task("recalibration", recalibration.bins, recalibration.share)] if recalibration.share else []),
+        task("evaluation", evaluation.bins, evaluation.share),
+        *(task("evaluation", evaluation.group_bins, evaluation.group_share, by) for by in groups),
+    )
+
+
+def _groups(name: str, cuts: tuple[float, ...], catalogue: Catalogue) -> Groups:
+    """The groups by one fact of the catalogue; groups that it does not allow are an `OperatorError`."""
+    fact = next((fact for fact in catalogue.facts if fact.name == name), None)
+    try:
+        groups = Groups(fact=name, values=fact.values if fact and not cuts else (), cuts=cuts)
+        misfit = groups.fits(catalogue)
+    except ValidationError:
+        misfit = "a number needs rising cuts, an enum none"
+    if misfit:
+        raise OperatorError(
+            "groups-unfit",
+            what=f"data.groups.{name}: {misfit}",
+            do="name facts such as sex and age: [50, 65] under data.groups, or take the line out",
+        )
+    return groups
+
+
+def _with_noise(task: HistogramTask, sigma: float) -> HistogramTask:
+    return task.model_copy(update={"encoded": task.encoded.model_copy(update={"sigma": sigma})})
 
 
 def _risk_task(choice: RiskChoice, label: LabelDefinition, sigma: float) -> RiskTask:

@@ -56,7 +56,18 @@ def test_round_trip(task):
     np.testing.assert_array_equal(read.parameters, written.parameters)
     assert read.to_bytes() == written.to_bytes()
     assert read.sha256() == written.sha256()
-    assert read.sha256() != make(task, recalibrated=True).sha256()
+    assert read.sha256() != make(task, round=29).sha256()
+
+
+def test_a_correction_is_part_of_the_model():
+    plain, moved = make(), make(slope=1.2, intercept=-0.1)
+    assert (plain.facts.recalibrated, moved.facts.recalibrated) == (False, True)
+    assert parse_bundle(moved.to_bytes()).facts == moved.facts
+    assert plain.sha256() != moved.sha256()
+    with pytest.raises(Reject, match="model-malformed"):
+        parse_bundle(make(SEGMENT, slope=1.2).to_bytes())
+    with pytest.raises(Reject, match="model-malformed"):
+        parse_bundle(make(slope=-1.0).to_bytes())
 
 
 def test_the_file_is_safetensors_with_canonical_json():
@@ -120,7 +131,8 @@ def test_a_bundle_of_wrong_parameters_cannot_be_made():
 
 def test_a_bundle_belongs_to_one_plan():
     check_bundle(make(), PLAN, F)
-    check_bundle(make(SEGMENT, recalibrated=True), PLAN, F)
+    check_bundle(make(SEGMENT), PLAN, F)
+    check_bundle(make(slope=1.2, intercept=-0.1), PLAN, F)
     foreign = [
         make(plan_id="d" * 64),
         make(catalogue_sha256="d" * 64),

@@ -50,8 +50,8 @@ def test_without_noise_the_figures_are_those_of_the_binned_scores():
 def test_the_curve_by_hand():
     zeros, ones = [900, 300, 0, 0], [100, 300, 0, 700]
     curve = evaluate(np.array(zeros + ones), 0.0).curve
-    assert [round(point.high, 3) for point in curve] == [0.047, 0.5, 0.953, 1.0]
-    assert curve[0].predicted == pytest.approx(0.0237, abs=1e-4)
+    assert [round(point.high, 3) for point in curve] == [0.076, 0.5, 0.924, 1.0]
+    assert curve[0].predicted == pytest.approx(0.0379, abs=1e-4)
     assert curve[0].observed.value == pytest.approx(0.1)
     assert curve[1].observed.value == pytest.approx(0.5)
     assert curve[2].observed is None

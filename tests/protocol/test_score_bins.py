@@ -12,8 +12,8 @@ from cameo_protocol.score_bins import bin_edges, bin_logits, bin_of
 
 
 def test_edges_by_hand():
-    np.testing.assert_allclose(bin_edges(4), [0, 1 / (1 + np.exp(3)), 0.5, 1 / (1 + np.exp(-3)), 1])
-    np.testing.assert_allclose(bin_logits(4), [-4.5, -1.5, 1.5, 4.5])
+    np.testing.assert_allclose(bin_edges(4), [0, 1 / (1 + np.exp(2.5)), 0.5, 1 / (1 + np.exp(-2.5)), 1])
+    np.testing.assert_allclose(bin_logits(4), [-3.75, -1.25, 1.25, 3.75])
     np.testing.assert_array_equal(bin_edges(1), [0, 1])
 
 

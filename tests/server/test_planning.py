@@ -82,11 +82,12 @@ def test_local_mode_pays_in_scale_not_in_its_claim() -> None:
 
 
 def test_blocks_are_as_large_as_their_models() -> None:
-    plan = make("risk=mlp", "risk.hidden=5", "segment.clusters=3", "evaluation.bins=10")
+    plan = make("risk=mlp", "risk.hidden=5", "segment.clusters=3", "evaluation.bins=10", "evaluation.group_bins=6")
     features = len(feature_names(read_catalogue("cardiometabolic")))
     for task in plan.trained():
         assert task.encoded.dim == parameter_count(task, features)
-    assert plan.layout("evaluate").dim == 20
+    lanes = {block.name: block.dim for block in plan.layout("evaluate").blocks}
+    assert lanes == {"evaluation": 20, "evaluation-sex": 2 * 12, "evaluation-age": 3 * 12}
 
 
 def test_planning_is_deterministic() -> None:

@@ -11,6 +11,7 @@ import polars as pl
 from cameo_client.data.hospital import HospitalData
 from cameo_protocol.errors import Bug
 from cameo_protocol.facts import Catalogue
+from cameo_protocol.groups import Groups
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -38,3 +39,11 @@ def model_columns(data: HospitalData, catalogue: Catalogue) -> Columns:
 def outcome_column(data: HospitalData, label_id: str) -> npt.NDArray[np.float64]:
     """A label's outcomes, shape (N,): 1.0, 0.0, or NaN where unknown or left out."""
     return data.outcomes[label_id].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+
+def group_column(data: HospitalData, catalogue: Catalogue, groups: Groups) -> npt.NDArray[np.int64]:
+    """The group of each patient, shape (N,), rows in the order of `data.facts`; -1 = the fact is not known."""
+    series = data.facts[groups.fact]
+    if catalogue.fact(groups.fact).type == "enum":
+        series = series.to_physical()
+    return groups.of_numbers(series.cast(pl.Float64).fill_null(float("nan")).to_numpy())

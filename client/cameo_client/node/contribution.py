@@ -6,7 +6,7 @@ Everything here is `sensitive until noised`: nothing but the return value of `no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cameo_protocol.errors import Bug
 from cameo_protocol.layout import Layout, RoundKind
-from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan
+from cameo_protocol.plan import RiskTask, RunPlan
 from cameo_protocol.privacy.noise import hospital_sd
 from cameo_protocol.secagg.encoding import encode
 
@@ -27,17 +27,33 @@ Noise = Callable[[float, int], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Patients:
-    """The rows that a run may read; row i is one patient everywhere.
+    """The rows that a run may read; row i is one record everywhere.
 
     features: (N, F) float32 of public-constant scaling. outcomes: label id -> (N,) float64, NaN = not known.
-    held_out: (N,) bool, fixed by a keyed hash. allowed: returns (N,) bool, False for patients who withdrew;
-    asked anew for every round.
+    held_out: (N,) bool, fixed by a keyed hash of the patient. allowed: returns (N,) bool, False for patients who
+    withdrew; asked anew for every round. owner: (N,) int64, whose record each row is; None = one record a patient.
+    groups: histogram task -> (N,) int64, each row's group of `task.by`, -1 = in none.
+    A patient is the unit: the gradients of all records of one owner are clipped as one, and histograms count one
+    record of each owner (`counted_once`).
     """
 
     features: npt.NDArray[np.float32]
     outcomes: Mapping[str, Floats]
     held_out: npt.NDArray[np.bool_]
     allowed: Callable[[], npt.NDArray[np.bool_]]
+    owner: npt.NDArray[np.int64] | None = None
+    groups: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+
+
+def counted_once(rows: npt.NDArray[np.bool_], owner: npt.NDArray[np.int64] | None) -> npt.NDArray[np.bool_]:
+    """Of the chosen rows, (N,) bool, the last one of each owner, (N,) int64: the row that stands for the patient."""
+    if owner is None:
+        return rows
+    places = np.flatnonzero(rows)
+    first = np.unique(owner[places][::-1], return_index=True)[1]
+    kept = np.zeros_like(rows)
+    kept[places[len(places) - 1 - first]] = True
+    return kept
 
 
 class Contributor:
@@ -91,7 +107,8 @@ class Contributor:
                 outcome = self._patients.outcomes[task.label]
                 rows = train & ~np.isnan(outcome)
                 target = outcome[rows]
-            self._gradients[task.name] = PatientGradients(task, self._patients.features[rows], target)
+            owner = None if self._patients.owner is None else self._patients.owner[rows]
+            self._gradients[task.name] = PatientGradients(task, self._patients.features[rows], target, owner)
 
     def _gradient_sums(self, parts: Mapping[str, Floats]) -> dict[str, npt.NDArray[Any]]:
         return {
@@ -103,19 +120,19 @@ class Contributor:
         from cameo_client.training.histogram import score_histogram
         from cameo_models.scoring import risk_scores
 
-        wanted = "evaluation" if kind == "evaluate" else "recalibration"
         risks = {task.name: task for task in self._plan.tasks if isinstance(task, RiskTask)}
+        if self._mask is None:
+            raise Bug("rows-unset", what="a histogram was asked for before the rows were chosen")
+        patients = self._patients
         sums: dict[str, npt.NDArray[Any]] = {}
-        for task in self._plan.tasks:
-            if not isinstance(task, HistogramTask) or task.kind != wanted:
-                continue
+        for task in self._plan.counted(kind):
             risk = risks[task.of]
-            outcome = self._patients.outcomes[risk.label]
-            side = self._patients.held_out if task.kind == "evaluation" else ~self._patients.held_out
-            if self._mask is None:
-                raise Bug("rows-unset", what="a histogram was asked for before the rows were chosen")
-            rows = self._mask & side & ~np.isnan(outcome)
-            features = self._patients.features[rows]
+            outcome = patients.outcomes[risk.label]
+            side = patients.held_out if task.kind == "evaluation" else ~patients.held_out
+            rows = counted_once(self._mask & side & ~np.isnan(outcome), patients.owner)
+            features = patients.features[rows]
             scores = risk_scores(risk, features.shape[1], parts[risk.name], features)
-            sums[task.name] = score_histogram(scores, outcome[rows], task.bins)
+            groups = None if task.by is None else patients.groups[task.name][rows]
+            count = 1 if task.by is None else len(task.by)
+            sums[task.name] = score_histogram(scores, outcome[rows], task.bins, groups, count)
         return sums

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cameo_client.data.catalogue import load_catalogue
 from cameo_client.home import write_file
 from cameo_client.ledger import Ledger
 from cameo_models.bundle import ModelBundle, check_bundle, parse_bundle
 from cameo_protocol import canonical
 from cameo_protocol.errors import OperatorError, Reject
+from cameo_protocol.facts import feature_names
 from cameo_protocol.plan import RunPlan
 from cameo_protocol.stages import Publication
 
@@ -74,7 +76,10 @@ def newest(folder: Path) -> str | None:
 
 
 def read_publication(folder: Path, message: Publication) -> PublishedModels:
-    """The parsed content of a publication; anything that does not fit together is a `Reject`."""
+    """The parsed content of a publication; anything that does not fit together is a `Reject`.
+
+    A plan on another catalogue than the installed one is an `OperatorError`: its models cannot be applied here.
+    """
     try:
         card = json.loads(message.card)
         plan = RunPlan.model_validate(card["plan"])
@@ -86,11 +91,24 @@ def read_publication(folder: Path, message: Publication) -> PublishedModels:
     if set(message.models) != {task.name for task in plan.trained()}:
         raise Reject("models-incomplete", what="not one model for each trained task of the plan")
     models = {name: parse_bundle(raw) for name, raw in message.models.items()}
+    features = _features(plan)
     for name, bundle in models.items():
-        check_bundle(bundle, plan, bundle.facts.features)
+        check_bundle(bundle, plan, features)
         if bundle.facts.task.name != name or hashes.get(name) != bundle.sha256():
             raise Reject("model-foreign", what=f"the model of task {name} is not the one on the card")
     return PublishedModels(message.run, folder, plan, models, card)
+
+
+def _features(plan: RunPlan) -> int:
+    """How many features a model on the plan's catalogue has: the installed catalogue says so, not the model."""
+    catalogue = load_catalogue(plan.data.catalogue)
+    if catalogue.sha256() != plan.data.catalogue_sha256:
+        raise OperatorError(
+            "model-catalogue",
+            what=f"a model on another version of the facts catalogue {plan.data.catalogue} than the one installed here",
+            do="install the catalogue's version of that run, or take part in a new run with the present one",
+        )
+    return len(feature_names(catalogue))
 
 
 def _plain(name: str) -> bool:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cameo_client.consent.store import ConsentStore
 from cameo_client.data.catalogue import load_catalogue, load_labels, load_source
-from cameo_client.data.columns import model_columns, outcome_column
+from cameo_client.data.columns import group_column, model_columns, outcome_column
 from cameo_client.data.holdout import held_out
 from cameo_client.data.hospital import HospitalData, load
 from cameo_client.home import NodeHome, load_config, load_pseudonym_key
@@ -23,7 +23,7 @@ from cameo_client.policy_file import load_policy
 from cameo_models.features import feature_matrix
 from cameo_protocol.errors import OperatorError
 from cameo_protocol.facts import Catalogue
-from cameo_protocol.plan import RiskTask, RunPlan
+from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan
 
 TRAINING: Final = "model_training"
 
@@ -79,8 +79,20 @@ def open_study(
         outcomes={label: outcome_column(local.data, label) for label in labels},
         held_out=held_out(names, share=plan.data.holdout, key=key, dataset=local.data.dataset),
         allowed=allowed,
+        owner=_owners(names),
+        groups={
+            task.name: group_column(local.data, local.catalogue, task.by)
+            for task in plan.tasks
+            if isinstance(task, HistogramTask) and task.by is not None
+        },
     )
     return Study(patients=patients, features=local.features.shape[1])
+
+
+def _owners(names: list[str]) -> npt.NDArray[np.int64] | None:
+    """(N,) whose record each row is; None where every row is another patient."""
+    unique, owner = np.unique(np.array(names, dtype=str), return_inverse=True)
+    return None if len(unique) == len(names) else owner.astype(np.int64)
 
 
 def _may_train(home: NodeHome, names: list[str], consents: ConsentStore, now: datetime) -> npt.NDArray[np.bool_]:
@@ -101,6 +113,8 @@ def _check_definitions(plan: RunPlan, local: LocalData) -> None:
             raise PolicyRefusal(f"the plan's label {task.label} is not the one that is installed here")
         if isinstance(task, RiskTask) and task.label not in local.data.outcomes.columns:
             raise PolicyRefusal(f"this hospital's source has no outcome for label {task.label}")
+        if isinstance(task, HistogramTask) and task.by and (misfit := task.by.fits(catalogue)):
+            raise PolicyRefusal(f"task {task.name}: {misfit}")
 
 
 def utc_now() -> datetime:

@@ -15,7 +15,8 @@ from cameo_client.node.admission import PolicyRefusal, initial_model
 from cameo_client.node.contribution import Contributor, Patients
 from cameo_client.node.study import TRAINING, open_study
 from cameo_client.training.gradients import PatientGradients
-from cameo_protocol.plan import RiskTask
+from cameo_protocol.groups import Groups
+from cameo_protocol.plan import RiskTask, RunPlan
 
 
 def no_noise(_sd: float, size: int) -> Any:
@@ -80,21 +81,40 @@ def test_a_withdrawal_takes_exactly_that_patient_out_of_the_next_sum(world: Any)
     assert start == before.size
 
 
-def test_a_withdrawal_takes_a_held_out_patient_out_of_the_histogram(world: Any) -> None:
+@pytest.mark.parametrize(("kind", "held_out"), [("evaluate", True), ("recalibrate", False)])
+def test_a_withdrawal_takes_a_patient_out_of_the_histograms_of_its_side(world: Any, kind: Any, held_out: bool) -> None:
     study = study_of(world)
     patients, model = study.patients, model_of(world, study.features)
     contributor = Contributor(world.plan, patients, no_noise, middle)
     risk = next(task for task in world.plan.tasks if isinstance(task, RiskTask))
     known = ~np.isnan(patients.outcomes[risk.label])
-    before = signed(contributor.noisy_vector("evaluate", model))
-    withdraw(world, int(np.flatnonzero(patients.allowed() & patients.held_out & known)[0]))
-    lost = before - signed(contributor.noisy_vector("evaluate", model))
-    (block,) = world.plan.layout("evaluate").blocks
-    assert lost.sum() == block.scale
-    assert np.count_nonzero(lost) == 1
+    before = signed(contributor.noisy_vector(kind, model))
+    chosen = patients.allowed() & (patients.held_out == held_out) & known
+    withdraw(world, int(np.flatnonzero(chosen)[0]))
+    lost = before - signed(contributor.noisy_vector(kind, model))
+    layout = world.plan.layout(kind)
+    assert before.sum() == len(layout.blocks) * chosen.sum()  # nobody of the other side, everybody of this one
+    for span in layout.spans().values():
+        assert (lost[span].sum(), np.count_nonzero(lost[span])) == (1, 1)
 
 
-@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_the_groups_of_a_histogram_are_those_of_the_facts(world: Any) -> None:
+    study = study_of(world)
+    patients, local = study.patients, world.first.local()
+    risk = next(task for task in world.plan.tasks if isinstance(task, RiskTask))
+    chosen = patients.allowed() & patients.held_out & ~np.isnan(patients.outcomes[risk.label])
+    vector = signed(
+        Contributor(world.plan, patients, no_noise, middle).noisy_vector("evaluate", model_of(world, study.features))
+    )
+    spans = world.plan.layout("evaluate").spans()
+    age, sex = local.data.facts["age"].to_numpy()[chosen], local.data.facts["sex"].to_list()
+    by_age = [int((age < 45).sum()), int(((age >= 45) & (age < 65)).sum()), int((age >= 65).sum())]
+    assert vector[spans["evaluation-age"]].reshape(3, -1).sum(axis=1).tolist() == by_age
+    women = sum(one == "female" for one, kept in zip(sex, chosen, strict=True) if kept)
+    assert vector[spans["evaluation-sex"]].reshape(2, -1).sum(axis=1).tolist() == [women, chosen.sum() - women]
+
+
+@pytest.mark.parametrize("kind", ["train", "recalibrate", "evaluate"])
 def test_no_patient_one_and_many_give_equal_size_and_equal_noise(world: Any, kind: Any) -> None:
     study = study_of(world)
     model = model_of(world, study.features)
@@ -123,6 +143,7 @@ def first(patients: Patients, count: int) -> Patients:
         outcomes={label: values[:count] for label, values in patients.outcomes.items()},
         held_out=patients.held_out[:count],
         allowed=lambda: allowed,
+        groups={task: values[:count] for task, values in patients.groups.items()},
     )
 
 
@@ -135,6 +156,13 @@ def test_warming_up_gives_nothing_and_changes_no_later_vector(world: Any) -> Non
     assert world.first.ledger.spent() == 0
 
 
+def with_groups(plan: RunPlan, **groups: Any) -> RunPlan:
+    """The plan with other groups for its evaluation by sex."""
+    (task,) = [task for task in plan.tasks if task.name == "evaluation-sex"]
+    other = task.model_copy(update={"by": Groups(**groups)})
+    return plan.model_copy(update={"tasks": tuple(other if one is task else one for one in plan.tasks)})
+
+
 def test_a_plan_on_other_definitions_than_those_installed_is_refused(world: Any) -> None:
     home, node, plan = NodeHome(world.homes / "h1"), world.first, world.plan
     risk = next(task for task in plan.tasks if isinstance(task, RiskTask))
@@ -144,6 +172,10 @@ def test_a_plan_on_other_definitions_than_those_installed_is_refused(world: Any)
         plan.model_copy(update={"data": plan.data.model_copy(update={"catalogue": "heart"})}),
         plan.model_copy(update={"tasks": (risk.model_copy(update={"label_sha256": "0" * 64}), *others)}),
         plan.model_copy(update={"tasks": (risk.model_copy(update={"label": "unknown"}), *others)}),
+        with_groups(plan, fact="dx_depression", values=("no", "yes")),
+        with_groups(plan, fact="sex", values=("male", "female")),
+        with_groups(plan, fact="smoker", cuts=(0.5,)),
+        with_groups(plan, fact="nothing", cuts=(0.5,)),
     )
     for other in changed:
         with pytest.raises(PolicyRefusal):

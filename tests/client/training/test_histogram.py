@@ -12,7 +12,7 @@ from cameo_protocol.errors import Bug
 
 
 def test_lanes_by_hand():
-    scores = np.array([0.0, 0.04, 0.05, 0.99, 1.0, 0.5])  # four bins meet at 0.047, 0.5 and 0.953
+    scores = np.array([0.0, 0.07, 0.08, 0.99, 1.0, 0.5])  # four bins meet at 0.076, 0.5 and 0.924
     labels = np.array([0, 1, 1, 0, 0, 1])
     np.testing.assert_array_equal(score_histogram(scores, labels, 4), [1, 0, 0, 2, 1, 1, 1, 0])
 
@@ -48,3 +48,12 @@ def test_one_patient_more_moves_one_lane_by_at_most_one(patients, bins):
     scores, labels = (np.array(column) for column in zip(*patients, strict=True))
     change = score_histogram(scores, labels, bins) - score_histogram(scores[:-1], labels[:-1], bins)
     assert np.abs(change).sum() <= 1
+
+
+def test_groups_lie_one_after_the_other():
+    scores, labels = np.array([0.1, 0.9, 0.9, 0.5, 0.5]), np.array([0, 1, 1, 0, 1])
+    lanes = score_histogram(scores, labels, 4, np.array([0, 2, 1, -1, 3]), 3).reshape(3, 2, 4)
+    assert lanes.sum() == 3  # in no group: left out
+    assert (lanes[0, 0].sum(), lanes[1, 1].sum(), lanes[2, 1].sum()) == (1, 1, 1)
+    with pytest.raises(Bug, match="histogram-shape"):
+        score_histogram(scores, labels, 4, np.zeros(2, dtype=int), 3)
