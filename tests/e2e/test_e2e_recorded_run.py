@@ -174,12 +174,12 @@ def test_recorded_bytes_of_a_real_run(tmp_path: Path, monkeypatch: pytest.Monkey
     recorder, seen, foreign = record(tmp_path, monkeypatch, mask)
     assert seen[-1]["event"] == "published", seen
     assert foreign == []
-    assert len(recorder.vectors) == ROUNDS + 1, "one vector a round, the evaluation's counts among them"
+    assert len(recorder.vectors) == ROUNDS + 2, "one vector a round, the two of counted scores among them"
     sent = b"\n".join(body for _, body in recorder.sent)
-    assert len(recorder.masked) == ROUNDS + 1
+    assert len(recorder.masked) == ROUNDS + 2
     assert all(vector in sent for vector in recorder.masked), "the recording sees what leaves, uncompressed"
     assert plaintext_lanes(recorder) == 0, "two neighbouring plaintext lanes were sent"
-    assert len(recorder.keys) == 1 + 4 * (ROUNDS + 1), "identity; an own mask and three edge keys a round"
+    assert len(recorder.keys) == 1 + 4 * (ROUNDS + 2), "identity; an own mask and three edge keys a round"
     assert not [key for key in recorder.keys if key in sent], "a key was sent"
     for answer in recorder.answers:
         if answer.kind in ROUND_FIELDS:
