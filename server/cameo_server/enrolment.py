@@ -61,6 +61,14 @@ def ca_digest(certificate: x509.Certificate) -> str:
     return certificate.fingerprint(hashes.SHA256()).hex()
 
 
+def check_name(name: str) -> str:
+    """A name as plans and certificates take it, returned unchanged."""
+    try:
+        return str(TypeAdapter(Name).validate_python(name))
+    except ValidationError as error:
+        raise OperatorError("option-invalid", what=f"NAME: {faults(error)}", do="use a-z 0-9 . _ -") from None
+
+
 def invite(
     home: CoordinatorHome, name: str, ttl_s: int, now: datetime, random: Callable[[int], bytes]
 ) -> tuple[str, int]:
@@ -70,10 +78,7 @@ def invite(
         raise OperatorError(
             "ttl-invalid", what=f"a token for {ttl_s} seconds", do=f"choose between a minute and {days} days"
         )
-    try:
-        TypeAdapter(Name).validate_python(name)
-    except ValidationError as error:
-        raise OperatorError("option-invalid", what=f"NAME: {faults(error)}", do="use a-z 0-9 . _ -") from None
+    check_name(name)
     secret = random(24).hex()
     expires = int(now.timestamp()) + ttl_s
     with open_roster(home) as db:
@@ -219,6 +224,18 @@ def issue_person(
     """A certificate (PEM) for a person of the coordinator's house."""
     with open_roster(home) as db:
         return _issue(db, home, public, (name, role), now)
+
+
+def revoke_person(home: CoordinatorHome, name: str, now: datetime) -> int:
+    """Revoke all certificates of a person; returns how many. A hospital is revoked with `revoke`."""
+    with open_roster(home) as db:
+        count = db.execute(
+            "UPDATE certificates SET revoked = ? WHERE name = ? AND role != 'site' AND revoked IS NULL",
+            (timestamp(now), name),
+        ).rowcount
+    if count == 0:
+        raise OperatorError("person-unknown", what=f"nobody called {name} has a certificate", do="cameo person add")
+    return count
 
 
 def check_holder(home: CoordinatorHome, certificate: x509.Certificate) -> pki.Holder:

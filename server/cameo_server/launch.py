@@ -16,7 +16,7 @@ from typing import Any
 
 from cameo_protocol.confdir import conf_dir
 from cameo_protocol.errors import Bug, OperatorError
-from cameo_protocol.plan import RunPlan
+from cameo_protocol.plan import RunPlan, Site
 from cameo_server.compose import compose_experiment
 from cameo_server.definitions import read_catalogue, read_label
 from cameo_server.home import CoordinatorHome, load_config, write_file
@@ -79,9 +79,14 @@ def running(home: CoordinatorHome) -> dict[str, Any] | None:
 
 def make_plan(home: CoordinatorHome, overrides: Sequence[str]) -> RunPlan:
     """Compose and resolve an experiment for the hospitals of the roster. Nothing is sent."""
+    return make_plan_for(roster(home), overrides)
+
+
+def make_plan_for(sites: Sequence[Site], overrides: Sequence[str]) -> RunPlan:
+    """Compose and resolve an experiment for these hospitals, on any machine that has the configuration."""
     experiment = compose_experiment(conf_dir(), overrides)
     catalogue, label = read_catalogue(experiment.data.catalogue), read_label(experiment.data.label)
-    return resolve(experiment, catalogue, label, roster(home))
+    return resolve(experiment, catalogue, label, tuple(sites))
 
 
 def start_run(home: CoordinatorHome, plan: RunPlan, *, run: str | None = None) -> str:

@@ -19,7 +19,17 @@ from cameo_protocol.operator_api.operator_pb2_grpc import OperatorStub
 from cameo_protocol.operator_api.refusal import from_metadata
 from cameo_server import pki
 from cameo_server.enrolment import issue_person
-from cameo_server.home import PRIVATE, PUBLIC, CoordinatorHome, key_pem, load_config, read_file, read_secret, write_file
+from cameo_server.home import (
+    PRIVATE,
+    PUBLIC,
+    CoordinatorHome,
+    key_pem,
+    load_config,
+    open_home,
+    read_file,
+    read_secret,
+    write_file,
+)
 
 DEADLINE_S = 30.0
 
@@ -115,6 +125,17 @@ def connect_home(home: CoordinatorHome) -> Iterator[OperatorClient]:
     profile = own_profile(home, datetime.now(UTC))
     with connect(profile, f"localhost:{load_config(home).operator_port}") as client:
         yield client
+
+
+@contextmanager
+def connected(home: Path | None, profile: Path | None) -> Iterator[OperatorClient]:
+    """What --home and --profile mean: a profile calls its own address, otherwise the home's coordinator is called."""
+    if profile is not None:
+        with connect(Profile(profile)) as client:
+            yield client
+    else:
+        with connect_home(open_home(home)) as client:
+            yield client
 
 
 @contextmanager

@@ -12,3 +12,7 @@ Home = Annotated[
     typer.Option("--home", metavar="DIR", help="State folder. Default: $XDG_STATE_HOME/cameo-coordinator."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of text.")]
+Profile = Annotated[
+    Path | None,
+    typer.Option("--profile", metavar="DIR", help="Call a coordinator on another machine, with this operator profile."),
+]

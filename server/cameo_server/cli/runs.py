@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cameo_protocol.console import emit, say
-from cameo_server.cli.options import AsJson, Home
+from cameo_server.cli.options import AsJson, Home, Profile
 
 if TYPE_CHECKING:
     from cameo_protocol.plan import RunPlan
@@ -58,50 +58,51 @@ def run(
     overrides: Overrides = None,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for the end, showing each step.")] = True,
     home: Home = None,
+    profile: Profile = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a run on the running coordinator and follow it.
 
     OVERRIDES change conf/experiment.yaml. The plan and its cost are shown first; hospitals then decide for
-    themselves whether they take part.
+    themselves whether they take part. Ctrl-C ends the looking, not the run: see `cameo watch` and `cameo stop`.
 
     \b
     Example:
       cameo run data=heart privacy.epsilon=1 training.rounds=20
     """
+    from cameo_protocol.operator_api import operator_pb2 as pb
+    from cameo_server.api.client import connected
+    from cameo_server.cli.following import watched
     from cameo_server.home import open_home
-    from cameo_server.launch import make_plan, start_run
 
-    place = open_home(home)
-    made = make_plan(place, overrides or [])
+    made = _composed(home, profile, overrides or [])
     say(_shown(made))
-    name = start_run(place, made)
-    value: dict[str, Any] = {"run": name, "plan_id": made.plan_id(), "folder": str(place.runs / name)}
+    with connected(home, profile) as client:
+        name = client.call("StartRun", pb.StartRunRequest(plan=made.canonical())).run
+    value: dict[str, Any] = {"run": name, "plan_id": made.plan_id()}
+    if profile is None:
+        value["folder"] = str(open_home(home).runs / name)
     if not follow:
-        emit(value, as_json, lambda: f"run {name} started; its events: {place.runs / name / 'events.jsonl'}")
+        emit(value, as_json, lambda: f"run {name} started\nNext: cameo watch {name}")
         return
-    last = _follow(place, name)
-    value |= {"figures": last, "result": "published"}
-    emit(value, as_json, lambda: f"run {name} published\nModels, card and events: {place.runs / name}")
+    value |= {"figures": watched(home, profile, name), "result": "published"}
+    where = value.get("folder", f"cameo runs {name}")
+    emit(value, as_json, lambda: f"run {name} published\nModels, card and events: {where}")
 
 
-def _follow(place: Any, name: str) -> dict[str, Any]:
-    """Show each event; the figures of the evaluation, or an `OperatorError` when the run was stopped."""
-    from cameo_protocol.errors import ExitCode, OperatorError
-    from cameo_server.cli.progress import line
-    from cameo_server.launch import follow
+def _composed(home: Path | None, profile: Path | None, overrides: list[str]) -> RunPlan:
+    """The plan for the roster of this home, or of the coordinator that the profile calls."""
+    from cameo_protocol.federation import read_federation
+    from cameo_protocol.operator_api import operator_pb2 as pb
+    from cameo_server.api.client import connected
+    from cameo_server.home import open_home
+    from cameo_server.launch import make_plan, make_plan_for
 
-    figures: dict[str, Any] = {}
-    stopped: OperatorError | None = None
-    for event in follow(place, name):
-        say(line(event))
-        if event["event"] == "evaluated":
-            figures = event["figures"]
-        if event["event"] == "stopped":
-            stopped = OperatorError(event["code"], what=event["what"], do=event["do"], exit=ExitCode.PEER)
-    if stopped is not None:
-        raise stopped
-    return figures
+    if profile is None:
+        return make_plan(open_home(home), overrides)
+    with connected(home, profile) as client:
+        issued = client.call("GetFederation", pb.GetFederationRequest()).federation
+    return make_plan_for(read_federation(issued).cohort.sites, overrides)
 
 
 def _shown(made: RunPlan) -> str:

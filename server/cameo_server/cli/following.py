@@ -1,0 +1,148 @@
+"""`cameo runs`, `watch` and `stop`: what runs there are, looking at one, and ending one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cameo_protocol.console import emit, say
+from cameo_server.cli.options import AsJson, Home, Profile
+
+Run = Annotated[str, typer.Argument(metavar="RUN", hidden=True)]
+# A coordinator that was killed is back within this time when a service manager restarts it.
+PATIENCE_S, PAUSE_S = 60.0, 1.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(runs)
+    app.command()(watch)
+    app.command()(stop)
+
+
+def runs(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", hidden=True)] = None,
+    home: Home = None,
+    profile: Profile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs, newest first; with RUN, show its plan and model card.
+
+    \b
+    Example:
+      cameo runs
+      cameo runs 20260101-120000-ab12 --json
+    """
+    from cameo_protocol.operator_api import operator_pb2 as pb
+    from cameo_server.api.client import connected
+
+    with connected(home, profile) as client:
+        if run is not None:
+            found = client.call("GetRun", pb.GetRunRequest(run=run))
+            card = json.loads(found.card) if found.card else None
+            value = {**_row(found.summary), "plan": json.loads(found.plan), "card": card}
+            emit(value, as_json, lambda: _shown([found.summary]) + ("" if card else "\nno model has been published"))
+            return
+        listed = list(client.call("ListRuns", pb.ListRunsRequest()).runs)
+    emit({"runs": [_row(each) for each in listed]}, as_json, lambda: _shown(listed))
+
+
+def watch(run: Run, home: Home = None, profile: Profile = None, as_json: AsJson = False) -> None:
+    """Show the steps of RUN from its first to its end.
+
+    Ctrl-C ends the looking, not the run. With --json: one object a line, as they come.
+
+    \b
+    Example:
+      cameo watch 20260101-120000-ab12
+    """
+    if as_json:
+        for event in events(home, profile, run):
+            typer.echo(json.dumps(event))
+        return
+    watched(home, profile, run)
+    emit({}, False, lambda: f"run {run} published")
+
+
+def stop(run: Run, home: Home = None, profile: Profile = None, as_json: AsJson = False) -> None:
+    """End RUN before its next round. Hospitals free what they had reserved and have not spent.
+
+    \b
+    Example:
+      cameo stop 20260101-120000-ab12
+    """
+    from cameo_protocol.operator_api import operator_pb2 as pb
+    from cameo_server.api.client import connected
+
+    with connected(home, profile) as client:
+        asked = bool(client.call("StopRun", pb.StopRunRequest(run=run)).stopped)
+    said = f"run {run} ends before its next round" if asked else f"run {run} had ended already"
+    emit({"run": run, "stopped": asked}, as_json, lambda: said)
+
+
+def events(home: Path | None, profile: Path | None, run: str) -> Iterator[dict[str, Any]]:
+    """The events of a run to its end; a coordinator that is restarted meanwhile is waited for."""
+    import time
+
+    from cameo_protocol.errors import OperatorError
+    from cameo_protocol.operator_api import operator_pb2 as pb
+    from cameo_server.api.client import connected
+
+    seen, since = 0, time.monotonic()
+    while True:
+        try:
+            with connected(home, profile) as client:
+                for place, item in enumerate(client.stream("WatchRun", pb.WatchRunRequest(run=run))):
+                    since = time.monotonic()
+                    if place >= seen:
+                        seen = place + 1
+                        yield json.loads(item.event)
+            return
+        except OperatorError as error:
+            if error.code != "coordinator-unreachable" or time.monotonic() - since > PATIENCE_S or seen == 0:
+                raise
+            time.sleep(PAUSE_S)
+
+
+def watched(home: Path | None, profile: Path | None, run: str) -> dict[str, Any]:
+    """Say each event; the figures of the evaluation, or an `OperatorError` when the run was stopped."""
+    from cameo_protocol.errors import ExitCode, OperatorError
+    from cameo_server.cli.progress import line
+
+    figures: dict[str, Any] = {}
+    stopped: OperatorError | None = None
+    for event in events(home, profile, run):
+        say(line(event))
+        if event["event"] == "evaluated":
+            figures = event["figures"]
+        if event["event"] == "resumed":
+            stopped = None
+        if event["event"] == "stopped":
+            stopped = OperatorError(event["code"], what=event["what"], do=event["do"], exit=ExitCode.PEER)
+    if stopped is not None:
+        raise stopped
+    return figures
+
+
+def _row(run: Any) -> dict[str, Any]:
+    return {
+        "run": run.run,
+        "name": run.name,
+        "state": run.state,
+        "started": run.started,
+        "rounds_opened": run.rounds_opened,
+        "rounds_planned": run.rounds_planned,
+    }
+
+
+def _shown(listed: list[Any]) -> str:
+    if not listed:
+        return "no run yet. Next: cameo run"
+    return "\n".join(
+        f"{run.run}  {run.name}  {run.state:<9}  {run.rounds_opened}/{run.rounds_planned} rounds  {run.started}"
+        for run in listed
+    )
