@@ -7,15 +7,18 @@ noise=...)`. Nothing here is a second implementation: the fields of `subject_of`
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from cameo_client.ledger import Ledger
 from cameo_client.node.contribution import Contributor, Noise, Patients
 from cameo_protocol.layout import RoundKind
-from cameo_protocol.plan import Encoded, RiskTask, RunPlan
+from cameo_protocol.plan import Encoded, HistogramTask, RiskTask, RunPlan
 from cameo_protocol.privacy.releases import Release, plan_releases
 from cameo_server.run.training import Models
 
@@ -25,7 +28,9 @@ Lanes = npt.NDArray[np.uint32]
 Hospital = Callable[[RoundKind, Floats], Lanes]
 OpenHospital = Callable[[RunPlan, Patients, Noise], Hospital]
 Watch = Callable[[int, Floats, Lanes], None]
+OpenLedger = Callable[[Path], Ledger]
 
+LEDGER_DELTA = 1e-5
 UNCLIPPED = 1e9
 """A clip that nothing reaches, for control arms."""
 
@@ -48,6 +53,7 @@ class Subject:
 
     features: columns of a model of the plan's catalogue. hospitals: made-up patients, one entry a hospital of the
     cohort. noise: (sd, size) -> int64 draws. open: a hospital's side of one run, the product's `Contributor`.
+    open_ledger: a new ledger at a path, for dry runs.
     """
 
     plan: RunPlan
@@ -56,6 +62,7 @@ class Subject:
     sampling: Sampling
     noise: Noise
     open: OpenHospital
+    open_ledger: OpenLedger
 
     def contribute(self, kind: RoundKind, parameters: Floats, patients: Patients) -> Lanes:
         """One hospital's noisy vector of one round before masking, (dim,) uint32; parameters: joint, (d,)."""
@@ -112,7 +119,13 @@ def subject_of(plan: RunPlan, features: int, hospitals: Sequence[Patients]) -> S
         sampling=Sampling(q=1.0, draw=lambda size: np.ones(size, dtype=bool)),
         noise=discrete_gaussian,
         open=open_hospital,
+        open_ledger=open_ledger,
     )
+
+
+def open_ledger(path: Path) -> Ledger:
+    """A ledger that was never used."""
+    return Ledger.create(path, dataset="audit", delta=LEDGER_DELTA, clock=time.time, random=os.urandom)
 
 
 def open_hospital(plan: RunPlan, patients: Patients, noise: Noise) -> Hospital:
@@ -139,14 +152,19 @@ def unclipped(plan: RunPlan) -> RunPlan:
 
 
 def patients_of(features: npt.NDArray[np.float32], outcome: Floats, plan: RunPlan) -> Patients:
-    """Patients who all take part in training; features (N, F), outcome (N,) of 0 or 1 for every risk label."""
+    """Patients who all take part in training, one record each, all in the first of any groups.
+
+    features: (N, F). outcome: (N,) of 0 or 1, for every risk label.
+    """
     size = len(features)
     outcomes: Mapping[str, Floats] = {task.label: outcome for task in plan.tasks if isinstance(task, RiskTask)}
+    counted = [task for task in plan.tasks if isinstance(task, HistogramTask) and task.by is not None]
     return Patients(
         features=features,
         outcomes=outcomes,
         held_out=np.zeros(size, dtype=bool),
         allowed=lambda: np.ones(size, dtype=bool),
+        groups={task.name: np.zeros(size, dtype=np.int64) for task in counted},
     )
 
 

@@ -1,0 +1,61 @@
+"""From wrong guesses of an attacker to a lower bound on epsilon.
+
+Sources: Clopper & Pearson, 1934 (exact binomial limits); Kairouz, Oh & Viswanath, ICML 2015 (what (epsilon, delta)
+says about both error rates of any test); Nasr et al., USENIX Security 2023, section 4 (errors -> mu of Gaussian DP ->
+epsilon, tight for Gaussian mechanisms).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from cameo_protocol.privacy.accountant import gaussian_epsilon
+
+CONFIDENCE = 0.999
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guesses:
+    """How often a fixed rule was wrong. false_in: said "in" of one that was out; false_out: the reverse."""
+
+    outs: int
+    false_in: int
+    ins: int
+    false_out: int
+
+    def upper(self) -> tuple[float, float]:
+        """(false-in rate, false-out rate), each with an upper limit that holds for both at CONFIDENCE together."""
+        share = (1 - CONFIDENCE) / 2
+        return _upper(self.false_in, self.outs, share), _upper(self.false_out, self.ins, share)
+
+    def mu(self) -> float:
+        """Lower limit on mu: a mu-Gaussian-DP mechanism leaves every test Phi^-1(1-a) - Phi^-1(b) <= mu; >= 0."""
+        from scipy.stats import norm
+
+        false_in, false_out = self.upper()
+        if false_in >= 1 or false_out >= 1:
+            return 0.0
+        return max(0.0, float(norm.isf(false_in) - norm.ppf(false_out)))
+
+
+def gaussian_bound(mu: float, delta: float) -> float:
+    """Lower limit on epsilon of a mechanism all of whose releases are full-batch Gaussians, from a limit on mu."""
+    return gaussian_epsilon(mu, delta)
+
+
+def plain_bound(guesses: Guesses, delta: float) -> float:
+    """Lower limit on epsilon of any mechanism: 1 - b - delta <= e^epsilon a, and the same with a and b exchanged; >= 0.
+
+    Holds also for sampled releases, where no single mu describes the mechanism; blind above about log(trials).
+    """
+    a, b = guesses.upper()
+    ratios = [(1 - delta - y) / x for x, y in ((a, b), (b, a)) if x > 0]
+    return max(0.0, *(math.log(ratio) for ratio in ratios if ratio > 0), 0.0)
+
+
+def _upper(wrong: int, trials: int, share: float) -> float:
+    """The Clopper-Pearson upper limit of a rate that is exceeded with probability at most `share`."""
+    from scipy.stats import beta
+
+    return 1.0 if wrong >= trials else float(beta.isf(share, wrong + 1, trials - wrong))
