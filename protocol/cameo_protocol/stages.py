@@ -7,6 +7,7 @@ secure sum itself are in `secagg`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
@@ -16,6 +17,8 @@ from cameo_protocol import canonical, envelope
 from cameo_protocol.errors import Reject
 from cameo_protocol.layout import ROUND_KINDS, RoundKind
 from cameo_protocol.packet import Packet
+from cameo_protocol.secagg.messages import pack, unpack
+from cameo_protocol.secagg.params import RoundStart
 
 ADMIT: Final = "admit"
 ADVERTISE: Final = "adv"
@@ -154,6 +157,37 @@ class RoundCall:
     def model_hash(self, parameters: bytes) -> bytes:
         """32 bytes that bind the round's configuration and the global model; equal for all hospitals of a round."""
         return canonical.digest("round-context", [self.encode(), parameters])
+
+    def start(self, model_hash: bytes) -> RoundStart:
+        """What the secure sum knows of this round. model_hash: from `model_hash`."""
+        return RoundStart(
+            round_no=self.round_no, kind=self.kind, invited=frozenset(self.invited), model_hash=model_hash
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurvivorsCall:
+    """Asks for an acknowledgement; names the whole round, so that a member without an upload in it can answer too.
+
+    model_hash: `RoundCall.model_hash` of the round. headers: the survivors' signed headers, by index.
+    """
+
+    call: RoundCall
+    model_hash: bytes
+    headers: Mapping[int, bytes]
+
+    def encode(self) -> bytes:
+        """Canonical CBOR."""
+        return canonical.encode([self.call.encode(), self.model_hash, pack(self.headers)])
+
+    @classmethod
+    def decode(cls, body: bytes) -> Self:
+        """Strict; otherwise `Reject`."""
+        match canonical.decode(body, max_bytes=MAX_BODY):
+            case [bytes(call), bytes(model_hash), bytes(headers)]:
+                found = unpack(headers, max_item_bytes=MAX_ROUND_ITEM)
+                return cls(call=RoundCall.decode(call), model_hash=model_hash, headers=found)
+        raise Reject("message-malformed", what="not a round, the hash of its model, and headers")
 
 
 @dataclass(frozen=True, kw_only=True)

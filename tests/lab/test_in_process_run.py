@@ -25,6 +25,7 @@ from cameo_client.node.service import LEDGER_DELTA, Node, open_node
 from cameo_lab.generate.generator import generate
 from cameo_lab.in_process import DirectExchange, Gone
 from cameo_protocol.errors import OperatorError
+from cameo_protocol.layout import RoundKind
 from cameo_protocol.packet import Packet
 from cameo_protocol.plan import RunPlan
 from cameo_protocol.privacy.accountant import epsilon
@@ -38,7 +39,8 @@ from cameo_server.run.store import RunStore
 
 SITES = (1, 2, 3, 4)
 ROUNDS, SPARE = 3, 2
-OVERRIDES = (f"training.rounds={ROUNDS}", f"training.spare={SPARE}", "data.population=600")
+OVERRIDES = (f"training.rounds={ROUNDS}", f"training.spare={SPARE}", "data.population=600", "deadlines.regroup=0")
+AFTER: tuple[RoundKind, ...] = ("recalibrate", "evaluate")
 CUTS = [(stage, when) for stage in (UPLOAD, ACK, REVEAL) for when in ("before", "after")]
 
 
@@ -114,9 +116,14 @@ class World:
             drive(exchange, self.coordinator, store, name, self.plan, {site: 100 + site for site in self.nodes})
         return wire, store
 
+    @property
+    def after(self) -> int:
+        """How many rounds the plan has after training."""
+        return sum(self.plan.rounds_of(kind) for kind in AFTER)
+
     def spend(self, train: int, evaluate: int = 0) -> float:
-        """Epsilon of so many rounds, from the plan and the accountant alone."""
-        kinds = ["train"] * train + ["evaluate"] * evaluate
+        """Epsilon of so many rounds, from the plan and the accountant alone; evaluate=1: all after training."""
+        kinds = ["train"] * train + [kind for kind in AFTER for _ in range(evaluate * self.plan.rounds_of(kind))]
         return epsilon([r for kind in kinds for _, r in round_releases(self.plan, kind)], LEDGER_DELTA)  # type: ignore[arg-type]
 
 
@@ -171,18 +178,18 @@ def index_of(name: str) -> int:
 
 
 def check_openings(wire: Wire, store: RunStore) -> int:
-    """Every opened sum is the sum modulo 2^32 of its survivors' noisy vectors; returns how many were compared."""
+    """Every opened sum is the sum modulo 2^32 of its survivors' noisy vectors; returns how many of them train."""
     carried = [event for event in store.events() if event["event"] in ("round", "void")]
     compared = 0
     for event, vectors in zip(carried, wire.vectors.values(), strict=True):
         path = store.folder / f"opening-{event['round']:04d}.npz"
-        if event["event"] == "void" or event["kind"] != "train":
+        if event["event"] == "void":
             assert not path.exists()
             continue
         survivors = [vectors[index_of(name)] for name in event["survivors"]]
         plain = np.sum(np.stack(survivors).astype(np.uint64), axis=0) % 2**32
         assert np.array_equal(store.load_arrays(path.name)["total"], plain.astype(np.uint32))
-        compared += 1
+        compared += event["kind"] == "train"
     return compared
 
 
@@ -193,7 +200,7 @@ def test_a_whole_run_publishes_and_every_ledger_agrees_with_the_accountant(world
     (published,) = events(store, "published")
     assert published["stored"] == [f"hospital-{site}" for site in SITES]
     assert published["traffic"]["clear"] == 0
-    assert published["traffic"]["masked"] == len(SITES) * (ROUNDS + 1)
+    assert published["traffic"]["masked"] == len(SITES) * (ROUNDS + world.after)
     expected = world.spend(train=ROUNDS, evaluate=1)
     assert 0 < expected <= world.plan.privacy.epsilon
     for node in world.nodes.values():
@@ -248,8 +255,8 @@ def test_a_void_round_is_charged_and_never_asked_for_again(world: World) -> None
 
     (void,) = events(store, "void")
     assert void["step"] == 0
-    assert [event["step"] for event in events(store, "round")] == [0, 1, 2, 3]
-    assert len(wire.vectors) == ROUNDS + 2  # every (epoch, round) pair is fresh
+    assert [event["step"] for event in events(store, "round")] == [0, 1, 2] + [ROUNDS] * world.after
+    assert len(wire.vectors) == ROUNDS + 1 + world.after  # every (epoch, round) pair is fresh
     assert check_openings(wire, store) == ROUNDS
     for node in world.nodes.values():
         assert node.ledger.spent() == pytest.approx(world.spend(train=ROUNDS + 1, evaluate=1), rel=1e-9)
@@ -264,17 +271,17 @@ def test_a_hospital_that_comes_back_is_taken_in_at_a_new_epoch(world: World) -> 
     first, second = events(store, "epoch")
     assert second["epoch"] > first["epoch"]
     assert second["sites"] == [f"hospital-{site}" for site in SITES]
-    assert [len(event["survivors"]) for event in events(store, "round")] == [3, 4, 4, 4]
+    assert [len(event["survivors"]) for event in events(store, "round")] == [3, 4, 4] + [4] * world.after
     assert check_openings(wire, store) == ROUNDS
     assert events(store, "published")[0]["stored"] == [f"hospital-{site}" for site in SITES]
     assert world.nodes[2].ledger.spent() == pytest.approx(world.spend(train=ROUNDS - 1, evaluate=1), rel=1e-9)
 
 
 def test_too_late_to_come_back_when_few_rounds_remain(world: World) -> None:
-    _, store = world.run(Cut(2, UPLOAD, nth=2, back=True))
+    _, store = world.run(Cut(2, UPLOAD, nth=ROUNDS, back=True))
 
     assert not events(store, "returned")
-    assert [len(event["survivors"]) for event in events(store, "round")] == [4, 3, 3, 3]
+    assert [len(event["survivors"]) for event in events(store, "round")] == [4, 4, 3] + [3] * world.after
 
 
 @pytest.mark.parametrize(

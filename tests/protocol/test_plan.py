@@ -63,7 +63,8 @@ def test_round_trip_and_id() -> None:
     assert parse_plan(raw) == PLAN
     assert PLAN.plan_id() == hashlib.sha256(raw).hexdigest()
     assert b" " not in raw
-    assert json.loads(raw)["deadlines"] == {"admit": 120.0, "setup": 60.0, "stage": 15.0}  # defaults are written out
+    # Defaults are written out.
+    assert json.loads(raw)["deadlines"] == {"admit": 120.0, "setup": 60.0, "stage": 15.0, "regroup": 120.0}
 
 
 def test_every_number_of_a_plan_is_in_its_id() -> None:

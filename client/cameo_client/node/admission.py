@@ -60,7 +60,6 @@ class Admitted:
         self.check_cohort(call.parties)
         if not 1 <= call.rounds <= self._most_rounds():
             raise Reject("epoch-too-long", what=f"an epoch of {call.rounds} rounds; the plan has fewer")
-        self.last_epoch = call.epoch
 
     def check_cohort(self, parties: tuple[int, ...]) -> None:
         """Refuse hospitals that the policy does not approve, or too few of them."""
@@ -75,16 +74,20 @@ class Admitted:
         if refusals := check(self.policy, self.plan, cohort):
             raise Reject(refusals[0].code, what=refusals[0].what)
 
-    def check_round(self, call: RoundCall, vector: bytes, epoch: int) -> npt.NDArray[np.float64]:
-        """The global model of a round, (d,) float64; refuses a foreign round and a model that is not the plan's."""
+    def check_call(self, call: RoundCall, epoch: int) -> None:
+        """Refuse a round of another run or epoch, or one that the plan does not have."""
         if call.run != self.run or call.epoch != epoch:
             raise Reject("round-foreign", what="the round belongs to another run or epoch")
-        if self.index not in call.invited:
-            raise Reject("not-invited", what="the round leaves this hospital out")
         if not self.plan.layout(call.kind).blocks:
             raise Reject("round-unplanned", what=f"the plan has no {call.kind} round")
         if not 0 <= call.step <= self.plan.training.rounds:
             raise Reject("round-unplanned", what=f"step {call.step} of {self.plan.training.rounds}")
+
+    def check_round(self, call: RoundCall, vector: bytes, epoch: int) -> npt.NDArray[np.float64]:
+        """The global model of a round, (d,) float64; refuses a foreign round and a model that is not the plan's."""
+        self.check_call(call, epoch)
+        if self.index not in call.invited:
+            raise Reject("not-invited", what="the round leaves this hospital out")
         size = sum(task.encoded.dim for task in self.plan.trained())
         if len(vector) != size * FLOAT32:
             raise Reject("model-shape", what=f"{len(vector)} bytes for a model of {size} parameters")
@@ -130,10 +133,11 @@ class Gatekeeper:
     random: Callable[[int], bytes]
     report: Callable[[str, str], None]
 
-    def consider(self, body: bytes) -> tuple[Admitted | None, bytes]:
+    def consider(self, body: bytes, current: Admitted | None = None) -> tuple[Admitted | None, bytes]:
         """The signed answer to an invitation, and the admitted run when the answer is accept.
 
-        A plan that is not the coordinator's or not sound is a `Reject`.
+        current: the run that this hospital is in. Invited to it again, the hospital stays in it with what it has: the
+        data as they were read, the epochs it has seen. A plan that is not the coordinator's or not sound is a `Reject`.
         """
         invitation = Invitation.open(body, self.coordinator)
         plan = parse_plan(invitation.plan)
@@ -142,7 +146,8 @@ class Gatekeeper:
         answer: Answer = "accept"
         admitted = None
         try:
-            admitted = self._admit(invitation.run, plan, index)
+            known = current is not None and (current.run, current.plan) == (invitation.run, plan)
+            admitted = self._again(current) if current and known else self._admit(invitation.run, plan, index)
         except PolicyRefusal as refusal:
             answer = "declined-policy"
             self.report("declined-policy", str(refusal))
@@ -163,17 +168,29 @@ class Gatekeeper:
                 return site.index
         raise Reject("not-invited", what="the plan's roster does not hold this hospital with its own key")
 
-    def _admit(self, run: str, plan: RunPlan, index: int) -> Admitted:
-        policy = self.policy()
+    def _again(self, current: Admitted) -> Admitted:
+        current.policy = self.policy()
+        self._check_policy(current.policy, current.plan)
+        self._reserve(current.run, current.plan, current.policy)
+        return current
+
+    def _check_policy(self, policy: Policy, plan: RunPlan) -> None:
         refusals = check_coordinator(policy, self.coordinator) + check(policy, plan, plan.cohort)
         if refusals:
             raise PolicyRefusal("; ".join(f"{r.code} ({r.field}): {r.what}" for r in refusals))
+
+    def _reserve(self, run: str, plan: RunPlan, policy: Policy) -> None:
+        caps = Caps(dataset=policy.caps.epsilon_per_data_set, year=policy.caps.epsilon_per_year)
+        self.ledger.reserve(run, plan.plan_id(), plan_releases(plan), caps)
+
+    def _admit(self, run: str, plan: RunPlan, index: int) -> Admitted:
+        policy = self.policy()
+        self._check_policy(policy, plan)
         study = self.study(plan)
         for task in plan.trained():
             if task.encoded.dim != parameter_count(task, study.features):
                 raise PolicyRefusal(f"task {task.name} has another number of parameters than its model here")
-        caps = Caps(dataset=policy.caps.epsilon_per_data_set, year=policy.caps.epsilon_per_year)
-        self.ledger.reserve(run, plan.plan_id(), plan_releases(plan), caps)
+        self._reserve(run, plan, policy)
         contributor = Contributor(plan, study.patients, self.noise, self.random)
         contributor.warm_up(initial_model(plan, study.features).astype(np.float64))
         return Admitted(run, plan, index, policy, self.ledger, contributor, study.features)

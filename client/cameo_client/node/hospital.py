@@ -22,7 +22,7 @@ from cameo_protocol.secagg.client_round import Acked, Live, Uploaded, acknowledg
 from cameo_protocol.secagg.client_setup import Advertised, Shared, advertise, ready, share
 from cameo_protocol.secagg.journal import Journal
 from cameo_protocol.secagg.messages import pack, unpack
-from cameo_protocol.secagg.params import RoundStart, check_start
+from cameo_protocol.secagg.params import check_start
 from cameo_protocol.stages import (
     ACK,
     ADMIT,
@@ -37,6 +37,7 @@ from cameo_protocol.stages import (
     UPLOAD,
     EpochCall,
     RoundCall,
+    SurvivorsCall,
     error_packet,
     pair,
     unpair,
@@ -159,13 +160,14 @@ class Hospital:
     # --- before rounds ------------------------------------------------------------------------------------------
 
     def _admit(self, packet: Packet) -> Packet:
-        admitted, answer = self._gate.consider(packet.body)
-        if admitted is not None:
+        current = self._current()
+        admitted, answer = self._gate.consider(packet.body, current)
+        if admitted is not None and admitted is not current:
             self._erase_keys()
             self._phase = admitted
         return Packet(ADMIT, answer)
 
-    def _admitted(self) -> Admitted:
+    def _current(self) -> Admitted | None:
         match self._phase:
             case Admitted() as admitted:
                 return admitted
@@ -174,7 +176,13 @@ class Hospital:
             case InRound(living=living) | Acknowledged(living=living):
                 return living.admitted
             case Idle():
-                raise _out_of_order("no run has been admitted")
+                return None
+
+    def _admitted(self) -> Admitted:
+        current = self._current()
+        if current is None:
+            raise _out_of_order("no run has been admitted")
+        return current
 
     def _advertise(self, packet: Packet) -> Packet:
         """A new epoch may begin in any phase of an admitted run; whatever an older epoch held is gone then."""
@@ -183,6 +191,7 @@ class Hospital:
         admitted.check_epoch(call)
         params = epoch_params(admitted.plan, call)
         state, advert = advertise(params, admitted.index, self._gate.identity, self._random)
+        admitted.last_epoch = call.epoch
         self._erase_keys()
         self._phase = Advertising(admitted, state)
         return Packet(ADVERTISE, advert)
@@ -220,12 +229,7 @@ class Hospital:
         call = RoundCall.decode(packet.body)
         admitted = living.admitted
         parameters = admitted.check_round(call, packet.vector, living.epoch)
-        start = RoundStart(
-            round_no=call.round_no,
-            kind=call.kind,
-            invited=frozenset(call.invited),
-            model_hash=call.model_hash(packet.vector),
-        )
+        start = call.start(call.model_hash(packet.vector))
         live = living.state
         check_start(live.cohort.params, live.cohort.members, start)
         if start.round_no < live.floor:
@@ -238,11 +242,11 @@ class Hospital:
         return Packet(UPLOAD, header, np.ascontiguousarray(masked, dtype="<u4").tobytes())
 
     def _acknowledge(self, packet: Packet) -> Packet:
-        if not isinstance(self._phase, InRound):
-            raise _out_of_order("an acknowledgement was asked for outside a round")
-        living = self._phase.living
-        headers = unpack(packet.body, max_item_bytes=MAX_ROUND_ITEM)
-        state, answer = acknowledge(living.state, self._phase.state, headers)
+        """Any member of the cohort may stand by a survivor set, also one whose upload was lost or not asked for."""
+        living = self._living()
+        asked = SurvivorsCall.decode(packet.body)
+        living.admitted.check_call(asked.call, living.epoch)
+        state, answer = acknowledge(living.state, asked.call.start(asked.model_hash), asked.headers)
         self._phase = Acknowledged(living, state)
         return Packet(ACK, answer)
 

@@ -69,5 +69,7 @@ class Progress:
                 self._say(f"{event['site']} declined ({event['answer']})")
             case "returned":
                 self._say(f"back again: {', '.join(event['sites'])}")
+            case "waiting":
+                self._say(f"too few hospitals are there; waiting for {', '.join(event['sites'])}")
             case _:
                 pass

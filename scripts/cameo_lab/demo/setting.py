@@ -66,8 +66,8 @@ def prepare(options: DemoOptions, out: Path) -> Setting:
 
 
 def overrides(options: DemoOptions, data: str) -> tuple[str, ...]:
-    """Hydra overrides of this demo."""
-    chosen = [f"data={data}", f"privacy={options.privacy}", f"risk={options.risk_model}"]
+    """Hydra overrides of this demo. Its hospitals are not started again, so nobody waits long for them."""
+    chosen = ["deadlines.regroup=5", f"data={data}", f"privacy={options.privacy}", f"risk={options.risk_model}"]
     if options.rounds is not None:
         chosen.append(f"training.rounds={options.rounds}")
     if options.epsilon is not None:

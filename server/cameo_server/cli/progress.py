@@ -9,6 +9,8 @@ _LINES = {
     "start": "run {run} of {name}, plan {plan_id:.12}",
     "admission": "{site}: {answer}",
     "lost": "{site} is lost at {stage}: {code}",
+    "waiting": "too few hospitals are there; waiting for {sites}, {seconds:.0f} s at most",
+    "resumed": "run {run} goes on where it was",
     "returned": "back again: {sites}",
     "epoch": "epoch {epoch}: keys for {rounds} rounds of {sites}",
     "round": "{kind} round {round}: sum of {survivors}; {total_seconds:.2f} s",

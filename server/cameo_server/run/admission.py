@@ -29,6 +29,8 @@ def read_admission(parties: Parties, run: str, index: int, packet: Packet) -> bo
         parties.drop(index, ADMIT, error.code)
         return False
     parties.store.event("admission", site=name, answer=admission.answer)
+    if admission.answer != "accept":
+        parties.declined.add(index)
     return admission.answer == "accept"
 
 
@@ -60,7 +62,7 @@ def admit(parties: Parties, run: str, key: Ed25519PrivateKey) -> None:
 
 def require_threshold(parties: Parties, doing: str) -> None:
     """Stop the run when fewer hospitals than the threshold are left."""
-    need = max(parties.plan.cohort.threshold, 3)
+    need = parties.least
     if len(parties.active) < need:
         raise OperatorError(
             "cohort-incomplete",

@@ -23,6 +23,7 @@ from cameo_server.run.store import CHECKPOINT
 from cameo_server.run.training import Models
 
 FINISH_WAIT = 5.0
+ORDER: tuple[RoundKind, ...] = ("train", "recalibrate", "evaluate")
 # What stops the coordinator but not the run: once it is mended, the run goes on.
 GOES_ON = frozenset({"disk-write", "disk-read"})
 
@@ -112,13 +113,14 @@ class RunDriver:
     def _sum(self, kind: RoundKind, step: int, parameters: bytes) -> Opened | None:
         """One secure sum; None when the round was void."""
         self._heed_people()
-        return self._rounds.sum(kind, step, parameters, self._remaining())
+        return self._rounds.sum(kind, step, parameters, self._remaining(kind))
 
-    def _remaining(self) -> int:
-        """How many rounds the run may still ask for."""
+    def _remaining(self, kind: RoundKind) -> int:
+        """How many rounds the run may still ask for, with the one of this kind that comes now."""
         plan = self._plan
-        training = plan.training.rounds + plan.training.spare - max(self._charged - 1, 0)
-        return training + plan.rounds_of("recalibrate") + plan.rounds_of("evaluate")
+        now = plan.training.rounds + plan.training.spare - self._charged + 1 if kind == "train" else 1
+        later = ORDER[ORDER.index(kind) + 1 :]
+        return now + sum(plan.rounds_of(other) for other in later)
 
     # --- the end ------------------------------------------------------------------------------------------------
 

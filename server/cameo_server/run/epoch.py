@@ -11,47 +11,51 @@ from cameo_protocol.secagg.faults import PartyFault
 from cameo_protocol.secagg.messages import pack, unpack
 from cameo_protocol.secagg.server_setup import Epoch, collect_adverts, collect_readies, collect_shares, open_setup
 from cameo_protocol.stages import ADVERTISE, MAX_SETUP_ITEM, READY, SHARE, EpochCall, pair, unpair
-from cameo_server.run.admission import require_threshold
+from cameo_server.run.kept import Kept, SetupMessages
 from cameo_server.run.party import Parties
 
 
-def set_up(parties: Parties, run: str, number: int, rounds: int) -> tuple[Epoch, int]:
-    """Set up an epoch with all active hospitals; whoever fails is dropped and set-up starts again, with fresh keys.
+def set_up(parties: Parties, call: EpochCall, kept: Kept) -> Epoch | None:
+    """One attempt to set up an epoch with the hospitals of `call`; it is on disk before it is used.
 
-    Returns the epoch and the number under which it succeeded (each attempt takes a new one).
-    Raises OperatorError "cohort-incomplete" when fewer than the threshold are left.
+    None when a hospital was lost or refused on the way: it is no longer active. The next attempt is another epoch,
+    with another number and fresh keys.
     """
-    while True:
-        require_threshold(parties, "answered the set-up")
-        call = EpochCall(run=run, epoch=number, rounds=rounds, parties=tuple(sorted(parties.active)))
-        epoch = _attempt(parties, call)
-        if epoch is not None:
-            parties.store.event("epoch", epoch=number, rounds=rounds, sites=parties.names(epoch.cohort.members))
-            return epoch, number
-        number += 1
-
-
-def _attempt(parties: Parties, call: EpochCall) -> Epoch | None:
-    """One attempt; None when a hospital was lost or refused on the way (it is no longer active)."""
-    wait = parties.plan.deadlines.setup
+    kept.keep_epoch_call(call)
     try:
-        invited = {i: Packet(ADVERTISE, call.encode()) for i in call.parties}
-        adverts = {i: p.body for i, p in parties.ask(ADVERTISE, invited, wait)}
-        require_threshold(parties, "answered the set-up")
-        advertised = collect_adverts(open_setup(epoch_params(parties.plan, call)), adverts)
-        answers = _all(parties, SHARE, {i: Packet(SHARE, pack(adverts)) for i in adverts}, wait)
-        if answers is None:
-            return None
-        shared = collect_shares(advertised, *_share_messages(answers))
-        deliveries = {
-            i: Packet(READY, pair(pack(delivery.envelopes), pack(delivery.boxes)))
-            for i, delivery in shared.deliveries.items()
-        }
-        readies = _all(parties, READY, deliveries, wait)
-        return None if readies is None else collect_readies(shared, readies)
+        found = _attempt(parties, call)
     except PartyFault as error:
         parties.drop(error.party, "set-up", error.code, what=error.what)
         return None
+    if found is None:
+        return None
+    epoch, messages = found
+    kept.keep_epoch(call, messages)
+    sites = parties.names(epoch.cohort.members)
+    parties.store.event("epoch", epoch=call.epoch, rounds=call.rounds, sites=sites)
+    return epoch
+
+
+def _attempt(parties: Parties, call: EpochCall) -> tuple[Epoch, SetupMessages] | None:
+    wait = parties.plan.deadlines.setup
+    invited = {i: Packet(ADVERTISE, call.encode()) for i in call.parties}
+    adverts = {i: p.body for i, p in parties.ask(ADVERTISE, invited, wait)}
+    if len(adverts) < parties.least:
+        return None
+    advertised = collect_adverts(open_setup(epoch_params(parties.plan, call)), adverts)
+    answers = _all(parties, SHARE, {i: Packet(SHARE, pack(adverts)) for i in adverts}, wait)
+    if answers is None:
+        return None
+    envelopes, boxes = _share_messages(answers)
+    shared = collect_shares(advertised, envelopes, boxes)
+    deliveries = {
+        i: Packet(READY, pair(pack(delivery.envelopes), pack(delivery.boxes)))
+        for i, delivery in shared.deliveries.items()
+    }
+    readies = _all(parties, READY, deliveries, wait)
+    if readies is None:
+        return None
+    return collect_readies(shared, readies), SetupMessages(adverts, envelopes, readies)
 
 
 def _all(parties: Parties, stage: str, requests: Mapping[int, Packet], wait: float) -> dict[int, bytes] | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cameo_protocol.packet import Packet
 from cameo_protocol.plan import RunPlan
+from cameo_protocol.secagg.params import LEAST_SURVIVORS
 from cameo_protocol.stages import ERROR, UPLOAD, error_code
 from cameo_server.run.store import RunStore
 
@@ -41,8 +42,8 @@ class Traffic:
 class Parties:
     """Who is who, who still answers, and how to ask them.
 
-    nodes: Shamir index -> Flower node id. active: indices that are expected to answer the next stage. clock, pause:
-    monotonic seconds, and waiting some.
+    nodes: Shamir index -> Flower node id. active: indices that are expected to answer the next stage. declined: those
+    that said no to the run. clock, pause: monotonic seconds, and waiting some.
     """
 
     plan: RunPlan
@@ -52,7 +53,13 @@ class Parties:
     clock: Callable[[], float]
     pause: Callable[[float], None]
     active: set[int] = field(default_factory=set)
+    declined: set[int] = field(default_factory=set)
     traffic: Traffic = field(default_factory=Traffic)
+
+    @property
+    def least(self) -> int:
+        """How many hospitals a round needs: max(t, 3)."""
+        return max(self.plan.cohort.threshold, LEAST_SURVIVORS)
 
     def names(self, indices: Iterable[int]) -> list[str]:
         """Site names in index order, for events."""
@@ -67,14 +74,24 @@ class Parties:
         raise KeyError(index)
 
     def ask(
-        self, stage: str, requests: Mapping[int, Packet], deadline: float, *, drop_silent: bool = True
+        self,
+        stage: str,
+        requests: Mapping[int, Packet],
+        deadline: float,
+        *,
+        drop_silent: bool = True,
+        counted_on: Collection[int] | None = None,
+        enough: Callable[[], bool] = lambda: True,
     ) -> Iterator[tuple[int, Packet]]:
         """Ask the parties of `requests` (by index); yields answers, and drops who is late or answers with an error.
 
-        A party that does not answer (unless drop_silent is off), or refuses, leaves `active`; an event says so.
+        It ends when all of `counted_on` (None: everybody) have answered and it is `enough`, at the latest at the
+        deadline. A party that does not answer (unless drop_silent is off), or refuses, leaves `active`; an event says
+        so.
         """
         by_node = {self.nodes[index]: index for index in requests}
         missing = set(requests)
+        due = set(requests if counted_on is None else counted_on)
         for node, packet in self.exchange.ask({self.nodes[i]: p for i, p in requests.items()}, deadline):
             index = by_node[node]
             missing.discard(index)
@@ -85,6 +102,9 @@ class Parties:
                 yield index, packet
             else:
                 self.drop(index, stage, error_code(packet.body) if packet.kind == ERROR else "wrong-answer")
+            due.discard(index)
+            if not due and enough():
+                break
         for index in missing if drop_silent else ():
             self.drop(index, stage, "no-answer")
 
@@ -100,6 +120,8 @@ class Parties:
             yield by_node[node], packet
 
     def drop(self, index: int, stage: str, code: str, **detail: Any) -> None:
-        """Take a party out of the active ones and say why."""
+        """Take a party out of the active ones and say why; one that is out already changes nothing."""
+        if index not in self.active:
+            return
         self.active.discard(index)
         self.store.event("lost", site=self.names([index])[0], stage=stage, code=code, **detail)

@@ -28,7 +28,7 @@ from cameo_server.membership import add_site, init_coordinator, issue_federation
 from cameo_server.run.store import RunStore
 
 SITES = (1, 2, 3, 4)
-OVERRIDES = ("training.rounds=2", "training.spare=2", "data.population=600")
+OVERRIDES = ("training.rounds=2", "training.spare=2", "data.population=600", "deadlines.regroup=0")
 
 
 class Halted(BaseException):
