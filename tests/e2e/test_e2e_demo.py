@@ -54,10 +54,10 @@ def test_one_hospital_killed_in_a_round(tmp_path: Path) -> None:
     assert summary["lost"] == ["hospital-2"]
     assert summary["rounds"] == 4
     assert summary["uploads"]["clear"] == 0
-    assert summary["uploads"]["masked"] == 4 + 4 + 3 + 3 + 3
+    assert summary["uploads"]["masked"] == 4 + 4 + 3 + 3 + 3 + 3
     assert "hospital-2" in err + out
     rounds = [e for e in events(tmp_path / "demo") if e["event"] == "round"]
-    assert [len(e["survivors"]) for e in rounds] == [4, 4, 3, 3, 3]
+    assert [len(e["survivors"]) for e in rounds] == [4, 4, 3, 3, 3, 3]
     # The dead hospital had charged the round that it never uploaded: spent stays spent.
     spent = summary["epsilon"]["spent"]
     assert 0 < spent["hospital-2"] < spent["hospital-1"]
