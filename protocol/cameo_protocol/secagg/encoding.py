@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from cameo_protocol.errors import Bug, OperatorError
 from cameo_protocol.layout import Block, Layout
+from cameo_protocol.secagg.kernel import Keystream
 
 Lanes = npt.NDArray[np.uint32]
 LARGEST_SCALE = 1 << 16
@@ -134,9 +134,9 @@ def _encode_floats(
     uniform bits and dropping the fraction gives the floor or the ceiling. The keystream's lane i rounds lane i.
     """
     _checked(block, values)
-    stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    stream = Keystream(key)
     size = min(_CHUNK, block.dim)
-    zeros, finite = bytes(4 * size), np.empty(size, dtype=np.bool_)
+    zeros, finite = memoryview(bytes(4 * size)), np.empty(size, dtype=np.bool_)
     scaled, steps = np.empty(size), np.empty(size, dtype=np.int64)  # sensitive until noised
     raw = np.empty(4 * size, dtype=np.uint8)
     uniform = raw.view("<u4")
@@ -148,7 +148,7 @@ def _encode_floats(
         np.clip(part, -block.bound, block.bound, out=scaled[:n])
         np.multiply(scaled[:n], block.scale * 2.0**_BITS, out=scaled[:n])
         np.copyto(steps[:n], scaled[:n], casting="unsafe")
-        stream.update_into(memoryview(zeros)[: 4 * n], raw.data)
+        stream.read_into(zeros, raw.data[: 4 * n])
         np.add(steps[:n], uniform[:n], out=steps[:n])
         np.right_shift(steps[:n], _BITS, out=steps[:n])
         np.add(steps[:n], noise[low : low + n], out=steps[:n])

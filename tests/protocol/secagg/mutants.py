@@ -196,7 +196,9 @@ MUTANTS: dict[str, Mutant] = {
         DEALER,
     ),
     "tags of two ends are not compared": Mutant(10, "server_setup.py", "    _check_edges(epoch)\n", "", DEALER),
-    "counter of a later range": Mutant(11, "kernel.py", "(start // _BLOCK_LANES)", "(start)", KERNEL),
+    "the keystream begins again in every chunk": Mutant(
+        11, "kernel.py", "            self._head = self._head[first:]\n", "", KERNEL
+    ),
     "edge key forgets the round": Mutant(
         12, "kdf.py", 'label("edge", transcript, low, high, round_no)', 'label("edge", transcript, low, high, 0)', ONCE
     ),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from secagg_parties import stream
 
 from cameo_protocol.errors import Bug
-from cameo_protocol.secagg.kernel import CHUNK_LANES, Stream, apply_streams
+from cameo_protocol.secagg.kernel import CHUNK_LANES, Keystream, Stream, apply_streams
 
 KEYS = [stream(k)(32) for k in range(5)]
 
@@ -66,6 +66,36 @@ def test_adding_and_subtracting_cancel(dim, chosen, seed) -> None:
     apply_streams(lanes, chosen)
     apply_streams(lanes, [Stream(s.key, not s.add) for s in chosen])
     np.testing.assert_array_equal(lanes, kept)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 40), max_size=12), st.sampled_from(KEYS))
+def test_a_keystream_read_in_pieces_is_the_keystream(pieces, key) -> None:
+    whole = AES.new(key, AES.MODE_CTR, nonce=b"").encrypt(bytes(sum(pieces)))
+    stream, read = Keystream(key), b""
+    for size in pieces:
+        out = bytearray(size)
+        stream.read_into(memoryview(bytes(40)), memoryview(out))
+        read += out
+    assert read == whole
+
+
+def test_a_long_keystream_is_ctr_to_its_last_byte() -> None:
+    """A megabyte and a bit: past every lane of a wide implementation, with the counter's low bytes carrying."""
+    size = (1 << 20) + 48
+    out = bytearray(size)
+    Keystream(KEYS[0]).read_into(memoryview(bytes(size)), memoryview(out))
+    assert out == AES.new(KEYS[0], AES.MODE_CTR, nonce=b"").encrypt(bytes(size))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 40])
+def test_many_streams_in_threads_are_the_same_sum(threads: int) -> None:
+    chosen = [Stream(stream(("many", k))(32), k % 3 == 0) for k in range(31)]
+    one = np.arange(CHUNK_LANES + 9, dtype=np.uint32)
+    many = one.copy()
+    apply_streams(one, chosen)
+    apply_streams(many, chosen, threads=threads)
+    np.testing.assert_array_equal(one, many)
 
 
 def test_keys_may_lie_in_buffers() -> None:
