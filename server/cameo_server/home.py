@@ -101,6 +101,11 @@ class CoordinatorHome:
         return self.root / "runs"
 
     @property
+    def audits(self) -> Path:
+        """One signed audit a recipe."""
+        return self.root / "audits"
+
+    @property
     def flower(self) -> Path:
         """The SuperLink's database and logs."""
         return self.root / "flower"
