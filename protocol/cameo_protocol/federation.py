@@ -98,8 +98,8 @@ class SiteCard(_Frozen):
 class Federation(_Frozen):
     """What a hospital needs to know to take part.
 
-    serial: grows with every issue, so that an old file cannot replace a newer one. host, fleet_port: where the
-    coordinator's Fleet API answers over TLS. ca_pem: the one certificate authority to trust there.
+    serial: grows with every issue, so that an old file cannot replace a newer one. host, fleet_port, operator_port:
+    where the coordinator's Fleet API and its operator interface answer over TLS. ca_pem: the one certificate authority to trust there.
     coordinator: Ed25519 public key that signs plans and this file, hex. cohort: roster, threshold, colluders.
     """
 
@@ -109,14 +109,20 @@ class Federation(_Frozen):
     issued: Timestamp
     host: Host
     fleet_port: Port
+    operator_port: Port = 9093
     ca_pem: CaPem
     coordinator: Hex32
     cohort: Cohort
 
     @property
     def address(self) -> str:
-        """host:port, with brackets around an IPv6 address."""
-        return f"[{self.host}]:{self.fleet_port}" if ":" in self.host else f"{self.host}:{self.fleet_port}"
+        """host:port of the Fleet API, with brackets around an IPv6 address."""
+        return _address(self.host, self.fleet_port)
+
+    @property
+    def operator_address(self) -> str:
+        """host:port of the operator interface, with brackets around an IPv6 address."""
+        return _address(self.host, self.operator_port)
 
     def fingerprint(self) -> str:
         """The coordinator's, for the officer to compare by phone."""
@@ -125,6 +131,10 @@ class Federation(_Frozen):
     def site(self, name: str) -> Site | None:
         """The roster's entry of that name, if there is one."""
         return next((site for site in self.cohort.sites if site.name == name), None)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def default_threshold(n: int) -> int:

@@ -245,6 +245,7 @@ def issue_federation(
             issued=timestamp(now),
             host=config.host,
             fleet_port=config.fleet_port,
+            operator_port=config.operator_port,
             ca_pem=read_file(home.ca_cert).decode(),
             coordinator=public_key(key).hex(),
             cohort=cohort,

@@ -30,7 +30,8 @@ def serve_api(coordinator: Coordinator, host: str) -> Iterator[None]:
     """Answer on both ports of coordinator.toml until the block ends. A port in use is an `OperatorError`."""
     home = coordinator.home
     config = load_config(home)
-    pair = [(read_secret(home.server_key), read_file(home.server_cert))]
+    # The CA goes with the server's certificate: who joins knows only its fingerprint.
+    pair = [(read_secret(home.server_key), read_file(home.server_cert) + read_file(home.ca_cert))]
     with ExitStack() as stack:
         mutual = grpc.ssl_server_credentials(pair, read_file(home.ca_cert), require_client_auth=True)
         operator = _server(Guard(lambda certificate: check_holder(home, certificate)), MAX_MESSAGE)

@@ -1,0 +1,253 @@
+"""Joining by token: this hospital knocks, waits for approval, and keeps its certificate good.
+
+The token is `secret.CA-fingerprint`. The CA that the coordinator shows must have that fingerprint; everything after
+that is TLS against this one CA. Keys are made here and never leave. Source: design page "operators".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from cameo_client.home import PRIVATE, PUBLIC, NodeHome, key_pem, load_identity, read_file, read_secret, write_file
+from cameo_client.membership import load_federation
+from cameo_protocol.errors import ExitCode, OperatorError
+from cameo_protocol.federation import Federation
+from cameo_protocol.operator_api import operator_pb2 as pb
+from cameo_protocol.operator_api.operator_pb2_grpc import EnrollmentStub, OperatorStub
+from cameo_protocol.operator_api.refusal import collect_text, from_metadata, request_text
+
+TIMEOUT_S = 10.0
+RENEW_DAYS = 30
+_TOKEN = re.compile(r"([0-9a-f]{48})\.([0-9a-f]{64})")
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:]+)\]|([^\[\]:]+)):(\d{1,5})")
+
+
+@dataclass(frozen=True, repr=False)
+class Token:
+    """A join token, taken apart. It prints as nothing: its first half is a secret."""
+
+    secret: str
+    ca_sha256: str
+
+    @classmethod
+    def parse(cls, text: str) -> Token:
+        """Read what `cameo site invite` printed."""
+        found = _TOKEN.fullmatch(text.strip())
+        if found is None:
+            raise OperatorError(
+                "token-malformed",
+                what="the join token is not 48 hex digits, a dot and 64 hex digits",
+                do="copy it whole from the invitation; if it is cut, ask for a new one",
+            )
+        return cls(*found.groups())
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """HOST:PORT, with brackets around an IPv6 address.
+
+    >>> parse_address("[::1]:9094")
+    ('::1', 9094)
+    """
+    found = _ADDRESS.fullmatch(text)
+    if found is None or not 1 <= int(found[3]) <= 65535:
+        raise OperatorError("option-invalid", what="the address is not HOST:PORT", do="copy it from the invitation")
+    return found[1] or found[2], int(found[3])
+
+
+def pinned_ca(address: tuple[str, int], token: Token) -> bytes:
+    """The coordinator's CA certificate (PEM): the one of those that it shows which the token names.
+
+    Nothing is sent before it is found. Another CA is an `OperatorError` "ca-differs".
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # what is shown here is judged by its fingerprint, and used for nothing else
+    context.set_alpn_protocols(["h2"])
+    try:
+        with (
+            socket.create_connection(address, timeout=TIMEOUT_S) as plain,
+            context.wrap_socket(plain, server_hostname=address[0]) as tls,
+        ):
+            shown = _chain(tls)
+    except OSError as error:
+        raise OperatorError(
+            "coordinator-unreachable",
+            what=f"{address[0]}:{address[1]} does not answer as a coordinator ({type(error).__name__})",
+            do="check the address in the invitation and this machine's network; then run the command again",
+            exit=ExitCode.AUTH,
+        ) from None
+    for der in shown:
+        if hashlib.sha256(der).hexdigest() == token.ca_sha256:
+            return x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM)
+    raise OperatorError(
+        "ca-differs",
+        what="who answers there shows another certificate authority than the token names",
+        do="do not go on; call the coordinator: somebody may be in between, or the token is of another federation",
+        exit=ExitCode.AUTH,
+    )
+
+
+def _chain(tls: ssl.SSLSocket) -> list[bytes]:
+    """The certificates of the other side in DER, unverified. Python 3.13 has a public name for it."""
+    public = getattr(tls, "get_unverified_chain", None)
+    if public is not None:
+        return list(public())
+    inner: Any = tls._sslobj  # type: ignore[attr-defined]
+    return [ssl.PEM_cert_to_DER_cert(certificate.public_bytes()) for certificate in inner.get_unverified_chain() or ()]
+
+
+def knock(home: NodeHome, address: str, token: Token, ca_pem: bytes) -> str:
+    """Show the token and this hospital's card; returns the fingerprint that the coordinator's people see."""
+    request = _request(home)
+    body = pb.EnrollRequest(
+        secret=token.secret,
+        public_card=read_file(home.card),
+        request_pem=request,
+        request_proof=load_identity(home).sign(request_text(request)),
+    )
+    with _door(address, ca_pem) as door:
+        return str(door.Enroll(body, timeout=TIMEOUT_S).fingerprint)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the coordinator has decided. certificate, federation: b"" while there is none."""
+
+    state: str
+    certificate: bytes
+    federation: bytes
+
+
+def ask(home: NodeHome, address: str, ca_pem: bytes, site: str, now: datetime) -> Decision:
+    """What has been decided about this hospital by now."""
+    at = int(now.timestamp())
+    proof = load_identity(home).sign(collect_text(site, at))
+    with _door(address, ca_pem) as door:
+        reply = door.Collect(pb.CollectRequest(name=site, unix_seconds=at, proof=proof), timeout=TIMEOUT_S)
+    return Decision(reply.state, reply.certificate_pem, reply.federation)
+
+
+def wait_for_approval(look: Callable[[], Decision], pause: Callable[[], None], say: Callable[[str], None]) -> Decision:
+    """Ask until there are a certificate and a federation file; a refusal is an `OperatorError`."""
+    told = ""
+    while True:
+        decision = look()
+        if decision.state == "refused":
+            raise OperatorError(
+                "join-refused",
+                what="the coordinator does not let this hospital in",
+                do="call the coordinator; then ask for a new token",
+                exit=ExitCode.AUTH,
+            )
+        if decision.certificate and decision.federation:
+            return decision
+        approved = decision.state == "approved"
+        now = "approved; the other hospitals are awaited" if approved else "waiting for the coordinator to approve"
+        if now != told:
+            say(f"{now} (Ctrl-C is safe: run the same command again to go on)")
+            told = now
+        pause()
+
+
+def keep_certificate(home: NodeHome, pem: bytes) -> None:
+    """Store this hospital's certificate, which must be for the key that is here."""
+    certificate = x509.load_pem_x509_certificate(pem)
+    if certificate.public_key() != _key(home).public_key():
+        raise OperatorError(
+            "certificate-foreign",
+            what="the coordinator sent a certificate for another key",
+            do="call the coordinator; then run the command again",
+            exit=ExitCode.AUTH,
+        )
+    write_file(home.operator_cert, pem, PUBLIC)
+
+
+def renew_if_due(home: NodeHome, now: datetime) -> bool:
+    """Ask for a new certificate in the last 30 days of the present one. Returns whether there is a new one.
+
+    A hospital that joined by hand has no certificate, and needs none for rounds.
+    """
+    if not home.operator_cert.exists():
+        return False
+    certificate = x509.load_pem_x509_certificate(read_file(home.operator_cert))
+    if (certificate.not_valid_after_utc - now).days >= RENEW_DAYS:
+        return False
+    with operator(home, load_federation(home)) as stub:
+        reply = stub.RenewCertificate(pb.RenewCertificateRequest(request_pem=_request(home)), timeout=TIMEOUT_S)
+    keep_certificate(home, reply.certificate_pem)
+    return True
+
+
+def newest_federation(home: NodeHome) -> bytes:
+    """The federation file that the coordinator has issued last."""
+    with operator(home, load_federation(home)) as stub:
+        return bytes(stub.GetFederation(pb.GetFederationRequest(), timeout=TIMEOUT_S).federation)
+
+
+@contextmanager
+def operator(home: NodeHome, federation: Federation) -> Iterator[Any]:
+    """The operator interface, called with this hospital's certificate. Failures are `OperatorError`."""
+    credentials = grpc.ssl_channel_credentials(
+        federation.ca_pem.encode(), read_secret(home.operator_key), read_file(home.operator_cert)
+    )
+    with _translated(), _channel(federation.operator_address, credentials) as channel:
+        yield OperatorStub(channel)
+
+
+@contextmanager
+def _door(address: str, ca_pem: bytes) -> Iterator[Any]:
+    with _translated(), _channel(address, grpc.ssl_channel_credentials(ca_pem)) as channel:
+        yield EnrollmentStub(channel)
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials) -> grpc.Channel:
+    return grpc.secure_channel(address, credentials, options=[("grpc.enable_http_proxy", 0)])
+
+
+def _key(home: NodeHome) -> ec.EllipticCurvePrivateKey:
+    """The key of this hospital's certificate; made the first time."""
+    if not home.operator_key.exists():
+        write_file(home.operator_key, key_pem(ec.generate_private_key(ec.SECP256R1())), PRIVATE)
+    key = serialization.load_pem_private_key(read_secret(home.operator_key), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise OperatorError(
+            "key-broken",
+            what=f"{home.operator_key} is not an EC key",
+            do="move it away; the next join or renewal makes a new one",
+            exit=ExitCode.AUTH,
+        )
+    return key
+
+
+def _request(home: NodeHome) -> bytes:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(_key(home), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        known = from_metadata((item.key, item.value) for item in error.trailing_metadata() or ())
+        if known is not None:
+            raise known from None
+        raise OperatorError(
+            "coordinator-unreachable",
+            what=f"the coordinator did not answer ({error.code().name.lower()})",
+            do="check the network and the clock; then run the command again",
+            exit=ExitCode.AUTH,
+        ) from None
