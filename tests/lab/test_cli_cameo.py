@@ -115,6 +115,8 @@ def test_a_plan_is_shown_written_and_checked(shell: Shell) -> None:
     assert plan.plan_id() == shown["plan_id"]
     assert plan.cohort.sites == read_federation((shell.root / "federation.json").read_bytes()).cohort.sites
     assert {"coord", "model", "bare"} <= shown["epsilon"].keys()
+    assert shown["rounds"][-1]["rounds"] == plan.training.rounds + plan.training.spare
+    assert shown["rounds"][-1]["coord"] == shown["epsilon"]["coord"]["epsilon"]
     code, out, _ = shell("cameo", "plan", "data=heart")
     assert (code, out.count("epsilon")) == (0, 3)
     assert shell("cameo-node", "policy", "check", "plan.json", "--home", shell.node(1))[0] == 0
@@ -147,6 +149,7 @@ def test_a_run_needs_a_running_coordinator(shell: Shell) -> None:
         ("plan",),
         ("data", "generate", "/proc/nowhere"),
         ("data", "generate", "here", "--sites", "0"),
+        ("data", "generate", "here", "--format", "xlsx"),
         ("demo", "--data", "heart", "--out", "demo"),
         ("demo", "--rounds", "0"),
     ],
@@ -161,7 +164,8 @@ def test_generated_data_becomes_facts_consents_and_tags(shell: Shell) -> None:
     """A hospital's own commands over made-up patients, from import to a withdrawal that takes tags away."""
     made = shell.json("cameo", "data", "generate", "made", "--sites", "1", "--patients", "200")
     site, home = made["sites"][0], ("--home", shell.node(1))
-    words = ["--name", "h", "--source", "table", "--mapping", made["source"], "--data", site["facts"]]
+    words = ["--name", "h", "--source", "omop", "--mapping", made["formats"]["duckdb"]["mapping"]]
+    words += ["--data", site["data"]["duckdb"]]
     assert shell("cameo-node", "init", *words, *home)[0] == 0
     assert shell.json("cameo-node", "data", "describe", *home)["quality"]["ready"] is True
     assert shell("cameo-node", "data", "check", *home)[0] == 0

@@ -39,12 +39,13 @@ class Release:
 TaskReleases = tuple[tuple[str, Release], ...]
 
 
-def plan_releases(plan: RunPlan) -> TaskReleases:
+def plan_releases(plan: RunPlan, *, training: int | None = None) -> TaskReleases:
     """(task name, release) for everything that a plan may release, in plan order of tasks.
 
-    Training tasks count all rounds and all spare ones; a histogram is released once.
+    Training tasks count all rounds and all spare ones, or `training` (>= 1) of them; a histogram is released once.
     """
-    counts = {"train": plan.training.rounds + plan.training.spare, "evaluate": 1, "recalibrate": 1}
+    rounds = plan.training.rounds + plan.training.spare if training is None else training
+    counts = {"train": rounds, "evaluate": 1, "recalibrate": 1}
     by_task = {
         block.name: Release(sigma=block.sigma, q=1.0, count=counts[kind])
         for kind in ROUND_KINDS

@@ -30,7 +30,7 @@ class Statement:
     @property
     def sentence(self) -> str:
         """One sentence that carries epsilon, delta, the unit and the adversary."""
-        return f"{self.against}: epsilon {_up(self.epsilon)} at delta {self.delta:.3g}."
+        return f"{self.against}: epsilon {rounded_up(self.epsilon)} at delta {self.delta:.3g}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,26 +85,69 @@ def statements(plan: RunPlan) -> Statements:
     """
     mode, t, c = plan.privacy.mode, plan.cohort.threshold, plan.cohort.colluders
     extra = slack(plan)
-    delta = plan.privacy.delta + extra
-    bare = {block.name: bare_sigma(block, mode, t, c) for kind in ROUND_KINDS for block in plan.layout(kind).blocks}
-
-    def state(name: Name, sigmas: dict[str, float], against: str) -> Statement:
-        spent = epsilon(
-            (Release(sigma=sigmas[task], q=r.q, count=r.count) for task, r in plan_releases(plan)),
-            plan.privacy.delta,
-        )
-        return Statement(name=name, epsilon=spent, delta=delta, against=against)
-
-    planned = {task: release.sigma for task, release in plan_releases(plan)}
-    gain = math.sqrt(t / honest(mode, t, c))
+    against: dict[Name, str] = {
+        "coord": _coordinator(mode, c),
+        "model": _outsider(t),
+        "bare": "If every mask fell and one hospital's own noisy vectors lay open",
+    }
+    delta, spent = plan.privacy.delta + extra, _spent(plan, plan.training.rounds + plan.training.spare)
+    found = {
+        name: Statement(name=name, epsilon=spent[name], delta=delta, against=text) for name, text in against.items()
+    }
     return Statements(
         mode=mode,
         population=plan.privacy.population,
         slack=extra,
-        coord=state("coord", planned, _coordinator(mode, c)),
-        model=state("model", {task: sigma * gain for task, sigma in planned.items()}, _outsider(t)),
-        bare=state("bare", bare, "If every mask fell and one hospital's own noisy vectors lay open"),
+        coord=found["coord"],
+        model=found["model"],
+        bare=found["bare"],
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """Epsilon of a run that ends after so many training rounds, at its plan's noise; histograms included.
+
+    rounds: spare ones count as well, as a void round is charged. coord, model, bare: as in `Statements`; inf = none.
+    """
+
+    rounds: int
+    coord: float
+    model: float
+    bare: float
+
+    def as_dict(self) -> dict[str, int | float | None]:
+        """JSON-able; None where no bound is known."""
+        names = ("coord", "model", "bare")
+        each = {name: float(getattr(self, name)) for name in names}
+        return {"rounds": self.rounds, **{name: e if math.isfinite(e) else None for name, e in each.items()}}
+
+
+def outlook(plan: RunPlan) -> tuple[Outlook, ...]:
+    """Epsilon against rounds: after a quarter, a half, three quarters and all of the rounds, and with all spare ones.
+
+    The last row is what `statements` says. Fewer rounds cost less only if the run ends there: the noise stays.
+    """
+    rounds, spare = plan.training.rounds, plan.training.spare
+    marks = sorted({-(-rounds * part // 4) for part in (1, 2, 3, 4)} | {rounds + spare})
+    return tuple(Outlook(rounds=mark, **_spent(plan, mark)) for mark in marks)
+
+
+def _spent(plan: RunPlan, training: int) -> dict[Name, float]:
+    """Epsilon against each adversary when that many training rounds and every histogram have been released."""
+    mode, t, c = plan.privacy.mode, plan.cohort.threshold, plan.cohort.colluders
+    releases = plan_releases(plan, training=training)
+    gain = math.sqrt(t / honest(mode, t, c))
+    bare = {block.name: bare_sigma(block, mode, t, c) for kind in ROUND_KINDS for block in plan.layout(kind).blocks}
+    sigmas: dict[Name, dict[str, float]] = {
+        "coord": {task: release.sigma for task, release in releases},
+        "model": {task: release.sigma * gain for task, release in releases},
+        "bare": bare,
+    }
+    return {
+        name: epsilon((Release(sigma=each[task], q=r.q, count=r.count) for task, r in releases), plan.privacy.delta)
+        for name, each in sigmas.items()
+    }
 
 
 def _coordinator(mode: Mode, colluders: int) -> str:
@@ -122,6 +165,6 @@ def _outsider(threshold: int) -> str:
     return f"Against an outsider who sees the opened sums of at least {threshold} hospitals or the models made of them"
 
 
-def _up(value: float) -> str:
+def rounded_up(value: float) -> str:
     """Two decimals, rounded up: a claim is never made to look smaller than it is."""
     return f"{math.ceil(value * 100 - 1e-6) / 100:.2f}" if math.isfinite(value) else "unbounded"

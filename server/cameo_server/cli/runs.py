@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[OVERRIDES]...", hidden=True)]
 
 
-def register(app: typer.Typer) -> None:
-    """Add these commands."""
+def register(app: typer.Typer, auditor: Auditor) -> None:
+    """Add these commands. auditor: makes an audit of a plan where none fits."""
     app.command()(plan)
-    app.command()(run)
+    app.command()(before(auditor, run))
 
 
 def plan(
@@ -38,7 +38,7 @@ def plan(
     Example:
       cameo plan data=heart privacy.epsilon=1 --out plan.json
     """
-    from cameo_protocol.privacy.statements import statements
+    from cameo_protocol.privacy.statements import outlook, statements
     from cameo_server.home import open_home, write_file
     from cameo_server.launch import make_plan
 
@@ -49,6 +49,7 @@ def plan(
         "plan_id": made.plan_id(),
         "plan": made.model_dump(mode="json"),
         "epsilon": statements(made).as_dict(),
+        "rounds": [row.as_dict() for row in outlook(made)],
         "path": str(out.absolute()) if out else None,
     }
     emit(value, as_json, lambda: _shown(made))
@@ -106,18 +107,6 @@ def _composed(home: Path | None, profile: Path | None, overrides: list[str]) -> 
 
 
 def _shown(made: RunPlan) -> str:
-    from cameo_protocol.privacy.statements import statements
+    from cameo_server.cli.plan_text import plan_text
 
-    cohort, training = made.cohort, made.training
-    rows = [
-        f"plan {made.name}, {made.plan_id()[:12]}",
-        f"  data      {made.data.catalogue}; {made.data.holdout:.0%} of patients held out",
-        f"  cohort    {', '.join(site.name for site in cohort.sites)}; any {cohort.threshold} open a sum,"
-        f" {cohort.colluders} colluding covered",
-        f"  training  {training.rounds} rounds, {training.spare} spare",
-    ]
-    rows += [
-        f"  task      {task.name}: {task.encoded.dim} numbers, noise multiplier {task.encoded.sigma:.3g}"
-        for task in made.tasks
-    ]
-    return "\n".join([*rows, *(f"  {sentence}" for sentence in statements(made).sentences())])
+    return plan_text(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -10,7 +11,7 @@ from privacy_plans import make_plan, release
 
 from cameo_protocol.privacy.accountant import epsilon
 from cameo_protocol.privacy.releases import plan_releases, round_releases
-from cameo_protocol.privacy.statements import delta_for, statements
+from cameo_protocol.privacy.statements import Outlook, delta_for, outlook, statements
 
 
 def test_delta_follows_the_population_and_never_exceeds_1e_5() -> None:
@@ -83,3 +84,29 @@ def test_statements_are_json() -> None:
     assert found["unit"] == "patient"
     assert found["mode"] == "distributed"
     assert set(found["coord"]) == {"epsilon", "delta", "sentence"}
+
+
+@pytest.mark.parametrize(("rounds", "spare", "marks"), [(30, 3, [8, 15, 23, 30, 33]), (1, 0, [1]), (2, 5, [1, 2, 7])])
+def test_epsilon_against_rounds_ends_at_the_statements(rounds: int, spare: int, marks: list[int]) -> None:
+    plan = make_plan(rounds=rounds, spare=spare)
+    rows, said = outlook(plan), statements(plan)
+    assert [row.rounds for row in rows] == marks
+    assert (rows[-1].coord, rows[-1].model, rows[-1].bare) == (
+        said.coord.epsilon,
+        said.model.epsilon,
+        said.bare.epsilon,
+    )
+    assert all(a.coord < b.coord and a.model < b.model and a.bare < b.bare for a, b in itertools.pairwise(rows))
+
+
+def test_a_row_is_what_a_ledger_would_hold_after_those_rounds() -> None:
+    plan = make_plan(rounds=30, spare=3)
+    sigma = {task.name: task.encoded.sigma for task in plan.tasks}
+    after = [release(sigma["risk"], 8), release(sigma["segment"], 8), release(sigma["evaluation"], 1)]
+    assert outlook(plan)[0].coord == pytest.approx(epsilon(after, plan.privacy.delta), rel=1e-12)
+
+
+def test_no_bound_is_null_in_json() -> None:
+    assert Outlook(rounds=3, coord=1.0, model=0.5, bare=math.inf).as_dict() == {
+        "rounds": 3, "coord": 1.0, "model": 0.5, "bare": None,
+    }  # fmt: skip
