@@ -237,7 +237,7 @@ class Hospital:
         admitted.charge(call)
         self._reach("upload-charged")
         vector = admitted.contributor.noisy_vector(call.kind, parameters)
-        state, header, masked = upload(live, start, vector)
+        state, header, masked = upload(live, start, vector, consume=True)
         self._phase = InRound(living, state)
         return Packet(UPLOAD, header, np.ascontiguousarray(masked, dtype="<u4").tobytes())
 

@@ -83,12 +83,15 @@ class Live(Withheld):
         return self._keys.holds_nothing_of(round_no)
 
 
-def upload(live: Live, start: RoundStart, vector: Lanes, *, threads: int = 1) -> tuple[Uploaded, bytes, Lanes]:
+def upload(
+    live: Live, start: RoundStart, vector: Lanes, *, threads: int = 1, consume: bool = False
+) -> tuple[Uploaded, bytes, Lanes]:
     """UPL: mask the vector of a round and sign its header. At most once a round, also across crashes.
 
-    vector: shape (dim of the round's kind,), uint32, noised; it is not changed. Returns the state, the header and
-    the masked vector. The journal has the round before anything is returned; b and k of the round are overwritten.
-    A start below the hospital's floor, for strangers, or without us is a `Reject`.
+    vector: shape (dim of the round's kind,), uint32, noised. Returns the state, the header and the masked vector.
+    consume: the vector is masked in place and returned, so that nothing unmasked stays in memory, and no second
+    vector is needed; otherwise it is not changed. The journal has the round before anything is returned; b and k of
+    the round are overwritten. A start below the hospital's floor, for strangers, or without us is a `Reject`.
     """
     cohort = live.cohort
     _check_new(live, start)
@@ -99,7 +102,7 @@ def upload(live: Live, start: RoundStart, vector: Lanes, *, threads: int = 1) ->
         raise Bug("vector-shape", what=f"a {start.kind} vector is uint32 of shape ({dim},)")
     context = start.context(cohort.params)
     live._journal.record(cohort.transcript, start.round_no, "upload", context)
-    masked = vector.astype("<u4", copy=True)
+    masked = vector.astype("<u4", copy=not consume)
     apply_streams(masked, _streams(live, start), threads=threads)
     live._keys.erase_upload_keys(start.round_no)
     live._keys.erase_before(start.round_no)

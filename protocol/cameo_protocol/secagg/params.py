@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from cameo_protocol import canonical
@@ -120,12 +121,22 @@ class RoundStart:
 
     def invited_digest(self) -> bytes:
         """H(S), 32 bytes."""
-        return canonical.digest("secagg/invited", sorted(self.invited))
+        return _invited_digest(self.invited)
 
     def context(self, params: EpochParams) -> bytes:
         """ctx = H(kind, its layout, the global model), 32 bytes: whoever got another model signs another ctx."""
-        layout = params.layout(self.kind)
-        return canonical.digest("secagg/context", [self.kind, layout.digest(), self.model_hash])
+        return _context(self.kind, params.layout(self.kind), self.model_hash)
+
+
+# The same for every header of a round, so they are kept for as long as a round takes.
+@lru_cache(maxsize=16)
+def _invited_digest(invited: frozenset[int]) -> bytes:
+    return canonical.digest("secagg/invited", sorted(invited))
+
+
+@lru_cache(maxsize=16)
+def _context(kind: RoundKind, layout: Layout, model_hash: bytes) -> bytes:
+    return canonical.digest("secagg/context", [kind, layout.digest(), model_hash])
 
 
 def check_start(params: EpochParams, cohort: Collection[int], start: RoundStart) -> None:

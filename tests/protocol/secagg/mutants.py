@@ -223,7 +223,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "transcript forgets the parameters": Mutant(16, "transcript.py", "[params.digest(), rows]", "[b'', rows]", GOLDEN),
     "context forgets the layout": Mutant(
-        5, "params.py", "[self.kind, layout.digest(), self.model_hash]", "[self.kind, b'', self.model_hash]", PARAMS
+        5, "params.py", "[kind, layout.digest(), model_hash]", "[kind, b'', model_hash]", PARAMS
     ),
 }
 
