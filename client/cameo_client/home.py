@@ -10,11 +10,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.federation import Timestamp, faults
@@ -23,18 +23,33 @@ from cameo_protocol.plan import Name
 PUBLIC, PRIVATE = 0o644, 0o600
 
 
-class DataConfig(BaseModel, frozen=True, extra="forbid"):
+class DataConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
     """[data] of node.toml: where patient data comes from.
 
     name: of the population whose privacy the ledger counts; it stays the same when files or columns change.
-    kind, path: the source, as the adapters in `cameo_client.data` take them. mapping: how the
-    columns of a flat table are read: a name in conf/sources, or a path that ends in .yaml.
+    kind, path: the source, as `cameo_client.source` opens it: a file, a folder, or the address of a PostgreSQL
+    database without a password. mapping: how it is read: a name in conf/sources, or a path that ends in .yaml.
+    password_file, password_env: where that database's password is read; at most one of them.
     """
 
     name: Name = "patients"
-    kind: str = Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")
+    kind: Literal["table", "omop", "fhir"]
     path: str = Field(min_length=1, max_length=4096)
     mapping: str | None = Field(default=None, min_length=1, max_length=4096)
+    password_file: str | None = Field(default=None, min_length=1, max_length=4096)
+    password_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")
+
+    @model_validator(mode="after")
+    def _secrets_stay_out(self) -> Self:
+        from cameo_client.data.database import is_url, without_secret
+
+        if is_url(self.path):
+            without_secret(self.path)
+        elif self.password_file or self.password_env:
+            raise ValueError("only a postgresql:// address has a password")
+        if self.password_file and self.password_env:
+            raise ValueError("the password comes from a file or from a variable, not from both")
+        return self
 
 
 class NodeConfig(BaseModel, frozen=True, extra="forbid"):
@@ -81,6 +96,16 @@ class NodeHome:
     def node_key(self) -> Path:
         """EC P-384 key with which Flower authenticates this node, 0600."""
         return self.root / "keys" / "node.key"
+
+    @property
+    def operator_key(self) -> Path:
+        """EC P-256 key of this hospital's certificate, 0600; it signs nothing of a run."""
+        return self.root / "keys" / "operator.key"
+
+    @property
+    def operator_cert(self) -> Path:
+        """This hospital's certificate for the operator interface, 90 days."""
+        return self.root / "tls" / "operator.pem"
 
     @property
     def pseudonym_key(self) -> Path:

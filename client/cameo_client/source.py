@@ -1,33 +1,76 @@
-"""The data source that node.toml names, with its catalogue and labels."""
+"""The data source that node.toml names, with its catalogue and labels, and reading it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cameo_client.data.catalogue import load_catalogue, load_labels, load_source
-from cameo_client.data.source import SourceConfig
-from cameo_client.home import NodeHome, load_config
+from cameo_client.data.source import Database, FhirSource, OmopSource, SourceConfig
+from cameo_client.home import DataConfig, NodeHome, load_config, load_pseudonym_key
 from cameo_protocol.errors import OperatorError
 from cameo_protocol.facts import Catalogue, LabelDefinition
 
+if TYPE_CHECKING:
+    from cameo_client.data.hospital import HospitalData
 
-def source_of(home: NodeHome) -> SourceConfig:
-    """The mapping and the file; the file itself is not opened."""
-    config = load_config(home).data
-    if config.kind != "table" or config.mapping is None:
+
+@dataclass(frozen=True)
+class Configured:
+    """A source with the public definitions it is read by. labels: those whose outcome the source holds."""
+
+    source: SourceConfig
+    catalogue: Catalogue
+    labels: tuple[LabelDefinition, ...]
+
+
+def configured(config: DataConfig) -> Configured:
+    """The source of [data] in node.toml. The data itself is not opened."""
+    if config.mapping is None:
         raise OperatorError(
-            "source-unknown",
-            what=f"node.toml names a source of kind {config.kind!r}",
-            do="use kind table with a mapping, for instance: --source table --mapping cardiometabolic",
+            "source-unmapped",
+            what=f"nothing says how the source of kind {config.kind} is read",
+            do="name a mapping, for instance: --mapping cardiometabolic-omop",
         )
-    return load_source(config.mapping, Path(config.path).expanduser())
+    source = load_source(config.mapping, _place(config))
+    found = "fhir" if isinstance(source, FhirSource) else "omop" if isinstance(source, OmopSource) else "table"
+    if found != config.kind:
+        raise OperatorError(
+            "source-kind",
+            what=f"the source is of kind {config.kind}, and the mapping {source.mapping.id} reads kind {found}",
+            do=f"use --source {found}, or a mapping of kind {config.kind}",
+        )
+    catalogue = load_catalogue(source.mapping.catalogue)
+    source.mapping.check(catalogue)
+    labels = tuple(label for label in load_labels(catalogue) if label.outcome in source.mapping.outcomes)
+    return Configured(source, catalogue, labels)
+
+
+def _place(config: DataConfig) -> Path | Database:
+    from cameo_client.data.database import is_url
+
+    if not is_url(config.path):
+        return Path(config.path).expanduser()
+    password = None if config.password_file is None else Path(config.password_file).expanduser()
+    return Database(url=config.path, password_file=password, password_env=config.password_env)
+
+
+def source_of(home: NodeHome) -> Configured:
+    """The source that node.toml of this hospital names."""
+    return configured(load_config(home).data)
 
 
 def catalogue_of(home: NodeHome) -> Catalogue:
     """The facts catalogue for which the source is mapped."""
-    return load_catalogue(source_of(home).mapping.catalogue)
+    return source_of(home).catalogue
 
 
-def labels_of(source: SourceConfig, catalogue: Catalogue) -> tuple[LabelDefinition, ...]:
-    """The labels of the catalogue whose outcome the source holds."""
-    return tuple(label for label in load_labels(catalogue) if label.outcome in source.mapping.outcomes)
+def read(home: NodeHome, *, today: date | None = None) -> tuple[Configured, HospitalData]:
+    """Read this hospital's source under its pseudonyms. Every fault is an `OperatorError`."""
+    from cameo_client.data.hospital import load
+
+    found = source_of(home)
+    key = load_pseudonym_key(home.pseudonym_key)
+    return found, load(found.source, found.catalogue, found.labels, key, today=today)

@@ -131,7 +131,8 @@ def test_a_relative_path_is_kept_absolute_and_a_mapping_name_as_it_is(shell: She
 def test_init_takes_an_earlier_pseudonym_key(shell: Shell, tmp_path: Path) -> None:
     init(shell)
     other = tmp_path / "other"
-    words = ("init", "--name", "h", "--source", "table", "--data", "x", "--home", str(other))
+    words = ("init", "--name", "h", "--source", "table", "--data", "x", "--mapping", "heart")
+    words = (*words, "--home", str(other))
     assert shell(*words, "--pseudonym-key-file", str(shell.home.pseudonym_key))[0] == 0
     assert NodeHome(other).pseudonym_key.read_bytes() == shell.home.pseudonym_key.read_bytes()
     (tmp_path / "bad").write_text("no key")
@@ -274,9 +275,9 @@ def test_a_person_id_comes_from_standard_input_only(shell: Shell) -> None:
 
 
 def test_a_source_of_an_unknown_kind_is_named(shell: Shell) -> None:
-    shell("init", "--name", "h", "--source", "telepathy", "--data", "x")
-    code, _, err = shell("data", "describe")
-    assert (code, "source-unknown" in err) == (2, True)
+    code, _, err = shell("init", "--name", "h", "--source", "telepathy", "--data", "x")
+    assert (code, "option-invalid" in err, "kind" in err) == (2, True, True)
+    assert not shell.home.root.exists()
 
 
 def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:

@@ -24,19 +24,18 @@ def describe(home: Home = None, as_json: AsJson = False) -> None:
       cameo-node data describe
     """
     from cameo_client.data.describe import describe as lines
-    from cameo_client.data.hospital import load
-    from cameo_client.home import load_pseudonym_key, open_home
-    from cameo_client.source import catalogue_of, labels_of, source_of
+    from cameo_client.home import load_config, open_home
+    from cameo_client.source import read
 
     place = open_home(home)
-    source, catalogue = source_of(place), catalogue_of(place)
-    labels = labels_of(source, catalogue)
-    key = load_pseudonym_key(place.pseudonym_key)
-    data = load(source, catalogue, labels, key, today=datetime.now(UTC).date())
+    config = load_config(place).data
+    found, data = read(place, today=datetime.now(UTC).date())
+    mapping, catalogue, labels = found.source.mapping, found.catalogue, found.labels
     report, facts = data.quality.as_dict(), lines(data, catalogue)
     value = {
         "data_set": data.dataset,
-        "path": str(source.path),
+        "kind": config.kind,
+        "path": config.path,
         "catalogue": catalogue.id,
         "catalogue_sha256": catalogue.sha256(),
         "facts": [vars(fact) for fact in facts],
@@ -47,8 +46,8 @@ def describe(home: Home = None, as_json: AsJson = False) -> None:
     }
     rows = [
         f"data set   {data.dataset}{'  (SYNTHETIC: no real patient)' if data.synthetic else ''}",
-        f"file       {source.path}",
-        f"catalogue  {catalogue.id} {catalogue.version}, {len(source.mapping.facts)} of {len(catalogue.facts)} facts",
+        f"source     {config.kind}, {config.path}",
+        f"catalogue  {catalogue.id} {catalogue.version}, {len(mapping.facts)} of {len(catalogue.facts)} facts",
         f"labels     {', '.join(label.id for label in labels) or 'none'}",
         f"snapshot   {data.snapshot or 'not stated'}",
         f"patients   {report['patients']}",
@@ -78,13 +77,12 @@ def check(
     from cameo_client.data.hospital import check as find
     from cameo_client.data.hospital import load
     from cameo_client.home import load_pseudonym_key, open_home
-    from cameo_client.source import catalogue_of, labels_of, source_of
+    from cameo_client.source import source_of
     from cameo_protocol.errors import ExitCode
 
     place = open_home(home)
-    source, catalogue = source_of(place), catalogue_of(place)
-    labels = labels_of(source, catalogue)
-    found = find(source, catalogue, labels)
+    named = source_of(place)
+    found = find(named.source, named.catalogue, named.labels)
 
     def entry(finding: Any) -> dict[str, Any]:
         told = {"code": finding.code, "table": finding.table, "column": finding.column, "problem": finding.problem}
@@ -100,10 +98,10 @@ def check(
         return "\n".join(lines) or "every cell can be read and is plausible"
 
     emit({"findings": [entry(finding) for finding in found]}, as_json, text)
-    if found and source.mapping.impossible == "refuse":
+    if found and named.source.mapping.impossible == "refuse":
         raise typer.Exit(int(ExitCode.DATA))
     key = load_pseudonym_key(place.pseudonym_key)
-    load(source, catalogue, labels, key, today=datetime.now(UTC).date()).quality.require()
+    load(named.source, named.catalogue, named.labels, key, today=datetime.now(UTC).date()).quality.require()
 
 
 @app.command()

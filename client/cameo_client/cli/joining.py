@@ -23,13 +23,22 @@ def register(app: typer.Typer) -> None:
 
 def init(
     name: Annotated[str, typer.Option("--name", metavar="SITE", help="Name in the federation: a-z 0-9 . _ -")],
-    source: Annotated[str, typer.Option("--source", metavar="KIND", help="Kind of data source, such as table.")],
-    data: Annotated[Path, typer.Option("--data", metavar="PATH", help="File or folder of the data source.")],
+    source: Annotated[str, typer.Option("--source", metavar="KIND", help="Kind of data source: table, omop or fhir.")],
+    data: Annotated[
+        str, typer.Option("--data", metavar="PATH", help="File, folder, or postgresql://USER@HOST/DATABASE.")
+    ],
     mapping: Annotated[
         str | None,
         typer.Option(
             "--mapping", metavar="NAME", help="How its columns are read: a name in conf/sources, or FILE.yaml."
         ),
+    ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option("--password-file", metavar="FILE", help="The database's password; only its owner may read it."),
+    ] = None,
+    password_env: Annotated[
+        str | None, typer.Option("--password-env", metavar="NAME", help="Environment variable with that password.")
     ] = None,
     pseudonym_key_file: Annotated[
         Path | None,
@@ -49,18 +58,25 @@ def init(
     \b
     Example:
       cameo-node init --name hospital-a --source table --data /data/heart.csv --mapping heart
+      cameo-node init --name hospital-b --source omop --data /data/cdm.duckdb --mapping cardiometabolic-omop
     """
+    from cameo_client.data.database import is_url
     from cameo_client.home import DataConfig, NodeHome, checked, default_root, load_pseudonym_key
     from cameo_client.membership import init_node
+    from cameo_client.source import configured
 
     place = NodeHome((home or default_root()).absolute())
     key = load_pseudonym_key(pseudonym_key_file) if pseudonym_key_file else None
     config = checked(
         DataConfig,
         kind=source,
-        path=str(data.absolute()),
+        path=data if is_url(data) else str(Path(data).absolute()),
         mapping=str(Path(mapping).absolute()) if mapping and mapping.endswith(".yaml") else mapping,
+        password_file=str(password_file.absolute()) if password_file else None,
+        password_env=password_env,
     )
+    if not place.config.exists():
+        configured(config)
     card = init_node(place, site=name, data=config, now=datetime.now(UTC), pseudonym_key=key)
     value = {"site": card.name, "fingerprint": card.fingerprint(), "public_card": str(place.card)}
     emit(

@@ -6,13 +6,23 @@ import re
 from pathlib import Path
 from typing import TypeVar
 
-from cameo_client.data.source import OmopMapping, OmopSource, SourceConfig, TableMapping, TableSource
+from cameo_client.data.source import (
+    Database,
+    FhirMapping,
+    FhirSource,
+    OmopMapping,
+    OmopSource,
+    SourceConfig,
+    TableMapping,
+    TableSource,
+)
 from cameo_protocol.confdir import conf_dir
 from cameo_protocol.errors import OperatorError
 from cameo_protocol.facts import Catalogue, LabelDefinition, check_label, parse_catalogue, parse_label
 from cameo_protocol.strict_yaml import MAX_BYTES, parse_model, parse_yaml
 
-Definition = TypeVar("Definition", Catalogue, LabelDefinition, TableMapping, OmopMapping)
+Definition = TypeVar("Definition", Catalogue, LabelDefinition, TableMapping, OmopMapping, FhirMapping)
+Mapping = TypeVar("Mapping", TableMapping, OmopMapping, FhirMapping)
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
@@ -43,20 +53,47 @@ def load_labels(catalogue: Catalogue, *, root: Path | None = None) -> tuple[Labe
     return tuple(found)
 
 
-def load_source(name: str, path: Path, *, root: Path | None = None) -> SourceConfig:
+def load_source(name: str, place: Path | Database, *, root: Path | None = None) -> SourceConfig:
     """A source: the mapping conf/sources/NAME.yaml (or a YAML file of the hospital's own) and where its data lies.
 
-    name: a shipped mapping's name, or a path that ends in .yaml. The mapping's `kind` says what `path` is: a CSV or
-    Parquet file for `table`, a DuckDB file or a folder of table files for `omop`.
+    name: a shipped mapping's name, or a path that ends in .yaml. The mapping's `kind` says what `place` is: a CSV or
+    Parquet file for `table`; a DuckDB file, a folder of table files or a `Database` for `omop`; a folder of NDJSON
+    files for `fhir`. The data is not opened.
     """
-    own = name.endswith(".yaml")
-    raw, shown = (_bytes(Path(name), Path(name).name), Path(name).name) if own else _read("sources", name, root)
+    raw, shown = _mapping(name, root)
     body = parse_yaml(raw, name=shown)
-    if isinstance(body, dict) and body.get("kind") == "omop":
-        omop = parse_model(raw, OmopMapping, name=shown)
-        return OmopSource(mapping=omop if own else _named(omop, name, shown), path=path)
-    table = parse_model(raw, TableMapping, name=shown)
-    return TableSource(mapping=table if own else _named(table, name, shown), path=path)
+    kind = body.get("kind") if isinstance(body, dict) else None
+    if kind == "omop":
+        return OmopSource(mapping=_of_name(parse_model(raw, OmopMapping, name=shown), name, shown), path=place)
+    if isinstance(place, Database):
+        raise OperatorError(
+            "source-kind",
+            what=f"{shown} is no mapping of kind omop, which PostgreSQL needs",
+            do="use --source omop with a mapping of kind omop, or name a file",
+        )
+    if kind == "fhir":
+        export = _of_name(parse_model(raw, FhirMapping, name=shown), name, shown)
+        return FhirSource(export=export, mapping=export.over(_omop_of(export, name, root)), path=place)
+    return TableSource(mapping=_of_name(parse_model(raw, TableMapping, name=shown), name, shown), path=place)
+
+
+def _omop_of(export: FhirMapping, name: str, root: Path | None) -> OmopMapping:
+    """The OMOP mapping that a FHIR mapping names; a file of the hospital's own is looked for beside it."""
+    base = str(Path(name).parent / export.omop) if export.omop.endswith(".yaml") else export.omop
+    raw, shown = _mapping(base, root)
+    return _of_name(parse_model(raw, OmopMapping, name=shown), base, shown)
+
+
+def _mapping(name: str, root: Path | None) -> tuple[bytes, str]:
+    """The bytes of a mapping and what errors call it."""
+    if name.endswith(".yaml"):
+        return _bytes(Path(name), Path(name).name), Path(name).name
+    return _read("sources", name, root)
+
+
+def _of_name(model: Mapping, name: str, shown: str) -> Mapping:
+    """A shipped mapping has the name of its file; one of the hospital's own may have any."""
+    return model if name.endswith(".yaml") else _named(model, name, shown)
 
 
 def _read(kind: str, name: str, root: Path | None) -> tuple[bytes, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from pathlib import Path
 
 import polars as pl
 
@@ -19,6 +20,7 @@ from cameo_client.data.quality import QualityReport
 from cameo_client.data.source import OmopSource, SourceConfig, TableSource
 from cameo_client.data.table import read_table
 from cameo_client.data.typed import numbers, rows_of, typed_facts
+from cameo_protocol.errors import OperatorError
 from cameo_protocol.facts import Catalogue, LabelDefinition, check_label
 
 LEAST_PATIENTS = 2
@@ -58,7 +60,8 @@ def load(
     Every fault of the source is an `OperatorError` with exit code DATA: its code, table, column and how many rows,
     never a value. A low quality score is no error here: see `QualityReport.require`.
     """
-    text, flat = _read(source, catalogue)
+    text, flat, unused = _read(source, catalogue)
+    refuse(unused)
     mapping, table = flat.mapping, flat.path.name
     facts, findings = typed_facts(text, mapping, catalogue, table)
     outcomes, outcome_findings = _outcomes(text, flat, facts, labels, catalogue)
@@ -86,22 +89,32 @@ def load(
 
 
 def check(source: SourceConfig, catalogue: Catalogue, labels: Sequence[LabelDefinition]) -> tuple[Finding, ...]:
-    """Every unreadable or impossible cell of a readable file, with row numbers, for the hospital's own screen."""
-    text, flat = _read(source, catalogue)
+    """Every unreadable or impossible cell of a readable source, with row numbers, for the hospital's own screen."""
+    text, flat, unused = _read(source, catalogue)
     facts, findings = typed_facts(text, flat.mapping, catalogue, flat.path.name)
     _, outcome_findings = _outcomes(text, flat, facts, labels, catalogue)
     _, id_findings = _person_ids(text, flat)
-    return (*findings, *outcome_findings, *id_findings, *_impossible(facts, catalogue, flat.path.name))
+    return (*unused, *findings, *outcome_findings, *id_findings, *_impossible(facts, catalogue, flat.path.name))
 
 
-def _read(source: SourceConfig, catalogue: Catalogue) -> tuple[pl.DataFrame, TableSource]:
-    """The source as a text table, and the flat mapping that reads it."""
+def _read(source: SourceConfig, catalogue: Catalogue) -> tuple[pl.DataFrame, TableSource, tuple[Finding, ...]]:
+    """The source as a text table, the flat mapping that reads it, and the records that could not be used."""
     source.mapping.check(catalogue)
-    if isinstance(source, OmopSource):
-        from cameo_client.data.omop import read_omop
+    if isinstance(source, TableSource):
+        return read_table(source), source, ()
+    from cameo_client.data.omop import read_omop
 
-        return read_omop(source, catalogue), TableSource(mapping=source.mapping.as_table(), path=source.path)
-    return read_table(source), source
+    flat = TableSource(mapping=source.mapping.as_table(), path=Path(source.path.name))
+    if isinstance(source, OmopSource):
+        return read_omop(source, catalogue), flat, ()
+    from cameo_client.data.fhir import as_omop
+
+    with as_omop(source) as converted:
+        try:
+            return read_omop(converted.source, catalogue), flat, converted.findings
+        except OperatorError:
+            refuse(converted.findings)  # what could not be used goes before what is therefore missing
+            raise
 
 
 def _person_ids(text: pl.DataFrame, source: TableSource) -> tuple[list[str], list[Finding]]:

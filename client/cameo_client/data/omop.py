@@ -6,7 +6,7 @@ import polars as pl
 
 from cameo_client.data.findings import bad_file
 from cameo_client.data.omop_engine import Engine, open_engine
-from cameo_client.data.omop_mapping import OmopMapping, OmopSource
+from cameo_client.data.omop_mapping import DATE_COLUMN, OmopRows, OmopSource
 from cameo_client.data.omop_sql import fact_sql, outcome_sql
 from cameo_protocol.facts import Catalogue, Fact
 
@@ -21,17 +21,17 @@ def read_omop(source: OmopSource, catalogue: Catalogue) -> pl.DataFrame:
     with open_engine(source.path) as engine:
         tables = engine.tables()
         _check_tables(source, tables)
-        frame = _persons(engine, mapping)
+        frame = _persons(engine, source)
         if frame.height == 0:
             raise bad_file("data-empty", f"{source.path.name}: the table person is empty", "check the source")
         related = "concept_ancestor" in tables
         for name, rows in mapping.facts.items():
             fact = catalogue.fact(name)
             sql = fact_sql(fact, rows, mapping.snapshot, descendants=related)
-            frame = _join(frame, _values(engine, source, name, sql), name, zero=_zero(fact))
+            frame = _join(frame, _values(engine, source, name, rows, sql), name, zero=_zero(fact))
         for name, rows in mapping.outcomes.items():
             sql = outcome_sql(rows, mapping.snapshot, descendants=related)
-            frame = _join(frame, _values(engine, source, name, sql), name, zero=False)
+            frame = _join(frame, _values(engine, source, name, rows, sql), name, zero=False)
     return frame.drop("key")
 
 
@@ -52,16 +52,28 @@ def _check_tables(source: OmopSource, tables: set[str]) -> None:
         )
 
 
-def _persons(engine: Engine, mapping: OmopMapping) -> pl.DataFrame:
+def _persons(engine: Engine, source: OmopSource) -> pl.DataFrame:
     """`key` (person_id of the tables) and `person_id` (the id from which pseudonyms are made, as text)."""
-    rows = engine.query(f"SELECT person_id AS key, CAST({mapping.person_id} AS VARCHAR) AS person_id FROM person")  # noqa: S608
-    return rows.select(pl.col("key").cast(pl.Int64), pl.col("person_id").str.strip_chars().replace({"": None}))
+    column = source.mapping.person_id
+    sql = f"SELECT person_id AS key, CAST({column} AS VARCHAR) AS person_id FROM person"  # noqa: S608 - of a closed list
+    rows = engine.query(sql, f"person.{column}")
+    return rows.select(_key(rows, "key", source), pl.col("person_id").str.strip_chars().replace({"": None}))
 
 
-def _values(engine: Engine, source: OmopSource, name: str, sql: str) -> pl.DataFrame:
+def _key(rows: pl.DataFrame, column: str, source: OmopSource) -> pl.Series:
+    """person_id as a number, as OMOP has it."""
+    if not (rows[column].dtype.is_numeric() or rows.height == 0):
+        raise bad_file(
+            "data-type", f"{source.path.name}: person_id holds no whole numbers", "number the persons, as OMOP does"
+        )
+    return rows[column].cast(pl.Int64).alias("key")
+
+
+def _values(engine: Engine, source: OmopSource, name: str, rows: OmopRows, sql: str) -> pl.DataFrame:
     """(key, value) as text; two values for one person are a fault of the source, such as a person listed twice."""
-    rows = engine.query(sql).filter(pl.col("value").is_not_null())
-    found = rows.select(pl.col("person_id").cast(pl.Int64).alias("key"), pl.col("value").cast(pl.String).alias(name))
+    found = engine.query(sql, f"{rows.table}.{rows.value or DATE_COLUMN.get(rows.table, 'person_id')} for {name}")
+    found = found.filter(pl.col("value").is_not_null())
+    found = found.select(_key(found, "person_id", source), pl.col("value").cast(pl.String).alias(name))
     if found["key"].is_duplicated().any():
         raise bad_file(
             "data-duplicate-id", f"{source.path.name}: {name} has two values for one person", "check the table person"

@@ -1,28 +1,30 @@
 """Where an OMOP source's SQL runs: DuckDB (a database file or a folder of table files) or PostgreSQL.
 
 Both engines only read, and only this source: DuckDB may open no other file and no network, PostgreSQL sessions are
-read-only with a time limit. Errors of an engine quote rows, so they are replaced by our own and never chained.
+read-only with a time limit (`postgres.py`). Errors of an engine quote rows, so they are replaced by our own and never
+chained.
 """
 
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import polars as pl
 
-from cameo_client.data.findings import bad_file
+from cameo_client.data.database import Database
+from cameo_client.data.findings import bad_file, shown
+from cameo_client.data.omop_mapping import COLUMN_TYPE
 from cameo_protocol.errors import OperatorError
 
 if TYPE_CHECKING:
     import duckdb
 
-POSTGRES_SUFFIX = ".postgres"
-STATEMENT_SECONDS = 600
 _PATH = re.compile(r"[^'\0\n*?\[\]{}]+")
 _TABLE = re.compile(r"[a-z_]{1,40}")
 
@@ -34,33 +36,44 @@ class Engine(Protocol):
         """Names of the source's tables, lower case."""
         ...
 
-    def query(self, sql: str) -> pl.DataFrame:
-        """The rows of one SELECT."""
+    def query(self, sql: str, about: str) -> pl.DataFrame:
+        """The rows of one SELECT. about: what an error says could not be read."""
         ...
 
 
 @contextmanager
-def open_engine(path: Path) -> Iterator[Engine]:
-    """The engine for a source's path; closed at the end.
+def open_engine(place: Path | Database) -> Iterator[Engine]:
+    """The engine for where a source lies; closed at the end.
 
-    path: a folder with TABLE.parquet, TABLE.csv or TABLE/*.parquet; a DuckDB file; or a file whose name ends in
-    .postgres, readable by its owner only, whose one line is a libpq connection string.
+    place: a folder with TABLE.parquet, TABLE.csv or TABLE/*.parquet; a DuckDB file; or a PostgreSQL database.
     """
-    if not path.exists():
-        raise bad_file("data-missing-file", f"{path.name}: no such file or folder", "check the path of the source")
-    with _postgres(path) if path.suffix == POSTGRES_SUFFIX else _duckdb(path.resolve()) as engine:
-        yield engine
+    if isinstance(place, Database):
+        from cameo_client.data.postgres import open_postgres
+
+        with open_postgres(place) as engine:
+            yield engine
+        return
+    if not place.exists():
+        raise bad_file("data-missing-file", f"{place.name}: no such file or folder", "check the path of the source")
+    with _duckdb(place.resolve()) as local:
+        yield local
 
 
 class _DuckDB:
-    def __init__(self, db: duckdb.DuckDBPyConnection) -> None:
-        self._db = db
+    def __init__(self, db: duckdb.DuckDBPyConnection, path: Path) -> None:
+        self._db, self._path = db, path
 
     def tables(self) -> set[str]:
-        return {row[0] for row in self._db.execute("SELECT table_name FROM information_schema.tables").fetchall()}
+        return set(self.query("SELECT table_name FROM information_schema.tables", "its list of tables")["table_name"])
 
-    def query(self, sql: str) -> pl.DataFrame:
-        return pl.DataFrame([_series(name, values) for name, values in self._db.execute(sql).fetchnumpy().items()])
+    def query(self, sql: str, about: str) -> pl.DataFrame:
+        import duckdb
+
+        try:
+            found = self._db.execute(sql).fetchnumpy()
+        except duckdb.Error as error:
+            raise _unreadable(self._path, about, error) from None
+        return pl.DataFrame([_series(name, values) for name, values in found.items()])
 
 
 def _series(name: str, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> pl.Series:
@@ -72,30 +85,70 @@ def _series(name: str, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 @contextmanager
 def _duckdb(path: Path) -> Iterator[Engine]:
+    import duckdb
+
+    files = _files(path) if path.is_dir() else None
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+    with tempfile.TemporaryDirectory(prefix="cameo-omop-") as private:
+        target = path if files is None else Path(private) / "cdm.duckdb"
+        try:
+            db = duckdb.connect(str(target), read_only=files is None, config=settings)
+        except duckdb.Error as error:
+            raise _unreadable(path, "it as a database", error) from None
+        with db:
+            _lock(db, path if files else None)
+            for table, reader in (files or {}).items():
+                _attach(db, path, table, reader)
+            yield _DuckDB(db, path)
+
+
+def _lock(db: duckdb.DuckDBPyConnection, folder: Path | None) -> None:
+    """From here on the session opens no file outside this folder, no network, and cannot be told otherwise."""
+    db.execute(f"SET allowed_directories = {'[]' if folder is None else [f'{folder}/']}")
+    db.execute("SET enable_external_access = false")
+    db.execute("SET lock_configuration = true")
+
+
+def _attach(db: duckdb.DuckDBPyConnection, path: Path, table: str, reader: str) -> None:
+    """Parquet is read where it lies; CSV is loaded once, because every fact would parse it anew."""
+    import duckdb
+
     try:
-        import duckdb
-    except ImportError:
-        raise _no_driver("duckdb") from None
-    db = None
-    try:
-        files = _files(path) if path.is_dir() else None
-        settings: dict[str, str | bool | int | float | list[str]] = {
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-        }
-        target = str(path) if files is None else ":memory:"
-        db = duckdb.connect(target, read_only=files is None, config=settings)
-        db.execute(f"SET allowed_directories = {'[]' if files is None else [f'{path}/']}")
-        db.execute("SET enable_external_access = false")
-        db.execute("SET lock_configuration = true")
-        for table, reader in (files or {}).items():
+        if reader.startswith("read_csv"):
+            _load_csv(db, path, table, reader)
+        else:
             db.execute(f"CREATE VIEW {table} AS SELECT * FROM {reader}")  # noqa: S608 - names checked in _files
-        yield _DuckDB(db)
     except duckdb.Error as error:
-        raise _unreadable(path, f"DuckDB cannot read it as OMOP CDM 5.4 ({type(error).__name__})") from None
-    finally:
-        if db is not None:
-            db.close()
+        raise _unreadable(path, f"the table {table}", error) from None
+
+
+def _load_csv(db: duckdb.DuckDBPyConnection, path: Path, table: str, reader: str) -> None:
+    """The columns that are ever read, each cell checked against its type."""
+    names = [row[0] for row in db.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()]  # noqa: S608
+    kept = {name: COLUMN_TYPE[name.lower()] for name in names if name.lower() in COLUMN_TYPE}
+    if not kept:
+        raise bad_file(
+            "data-no-columns",
+            f"{path.name}: {table}.csv has no column of OMOP CDM 5.4",
+            "check its header and delimiter",
+        )
+    columns = ", ".join(kept)
+    db.execute(f"CREATE TABLE raw AS SELECT {columns} FROM {reader}")  # noqa: S608 - names of a closed list
+    for name, kind in kept.items():
+        bad = f"SELECT COUNT(*) FROM raw WHERE {name} IS NOT NULL AND TRY_CAST({name} AS {kind}) IS NULL"  # noqa: S608
+        found = db.execute(bad).fetchone()
+        if found and found[0]:
+            raise bad_file(
+                "data-type",
+                f"{path.name}: {table}.csv, column {name.lower()}: {shown(found[0])} rows hold no {kind}",
+                "correct the export of this column",
+            )
+    typed = ", ".join(f"CAST({name} AS {kind}) AS {name.lower()}" for name, kind in kept.items())
+    db.execute(f"CREATE TABLE {table} AS SELECT {typed} FROM raw")  # noqa: S608
+    db.execute("DROP TABLE raw")
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -110,70 +163,15 @@ def _files(folder: Path) -> dict[str, str]:
         if entry.suffix == ".parquet":
             found[name] = f"read_parquet('{entry}')"
         elif entry.suffix == ".csv":
-            found[name] = f"read_csv('{entry}', header = true)"
+            found[name] = f"read_csv('{entry}', header = true, all_varchar = true)"
         elif entry.is_dir() and any(entry.glob("*.parquet")):
             found[name] = f"read_parquet('{entry}/*.parquet')"
     return found
 
 
-class _Postgres:
-    def __init__(self, db: Any) -> None:  # an ADBC connection; the driver is optional
-        self._db = db
-
-    def tables(self) -> set[str]:
-        listed = "SELECT table_name FROM information_schema.tables WHERE table_schema = ANY (current_schemas(false))"
-        return {name.lower() for name in self.query(listed)["table_name"]}
-
-    def query(self, sql: str) -> pl.DataFrame:
-        with self._db.cursor() as cursor:
-            cursor.execute(sql)
-            return pl.DataFrame(cursor.fetch_arrow())
-
-
-@contextmanager
-def _postgres(path: Path) -> Iterator[Engine]:
-    try:
-        from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped,import-not-found,unused-ignore]
-    except ImportError:
-        raise _no_driver("adbc-driver-postgresql") from None
-    db = None
-    try:
-        db = dbapi.connect(_connection_string(path), autocommit=True)
-        with db.cursor() as cursor:
-            cursor.execute("SET default_transaction_read_only = on")
-            cursor.execute(f"SET statement_timeout = {STATEMENT_SECONDS * 1000}")
-        yield _Postgres(db)
-    except dbapi.Error as error:
-        raise _unreadable(path, f"PostgreSQL refused ({type(error).__name__})") from None
-    finally:
-        if db is not None:
-            db.close()
-
-
-def _connection_string(path: Path) -> str:
-    """The one line of the file; it may hold a password, so only its owner may read it and no error quotes it."""
-    if path.stat().st_mode & 0o077:
-        raise bad_file(
-            "data-secret-open", f"{path.name}: others may read this file, and it may hold a password", "chmod 600 it"
-        )
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError):
-        raise _unreadable(path, "it is no text") from None
-    if len([line for line in lines if line.strip()]) != 1:
-        raise _unreadable(path, "it holds no single connection string")
-    return "".join(lines).strip()
-
-
-def _unreadable(path: Path, problem: str) -> OperatorError:
+def _unreadable(path: Path, about: str, error: Exception) -> OperatorError:
     return bad_file(
         "data-unreadable",
-        f"{path.name}: {problem}",
-        "check the connection, the rights of its user, and that the tables have their standard columns",
-    )
-
-
-def _no_driver(package: str) -> OperatorError:
-    return bad_file(
-        "driver-missing", f"this OMOP source needs {package}, which is not installed", f"pip install {package}"
+        f"{path.name}: DuckDB cannot read {about} as OMOP CDM 5.4 ({type(error).__name__})",
+        "check that this user may read it and that its tables have their standard columns",
     )

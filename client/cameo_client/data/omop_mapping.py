@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from cameo_client.data.database import Database
 from cameo_client.data.table_mapping import Column, TableMapping
 from cameo_protocol.facts import Catalogue
 
@@ -38,6 +39,17 @@ CONCEPT_COLUMN: dict[str, str] = {
     "drug_exposure": "drug_concept_id",
     "procedure_occurrence": "procedure_concept_id",
     "observation": "observation_concept_id",
+}
+# Every column that is ever read, with its type: DuckDB reads no other from a CSV file.
+COLUMN_TYPE: dict[str, str] = {
+    **dict.fromkeys(("person_id", "gender_concept_id", "value_as_concept_id"), "BIGINT"),
+    **dict.fromkeys(("ancestor_concept_id", "descendant_concept_id", *CONCEPT_COLUMN.values()), "BIGINT"),
+    **{f"{table}_id": "BIGINT" for table in CONCEPT_COLUMN},
+    **dict.fromkeys(("observation_period_end_date", *DATE_COLUMN.values()), "DATE"),
+    "birth_datetime": "TIMESTAMP",
+    "value_as_number": "DOUBLE",
+    "value_as_string": "VARCHAR",
+    "person_source_value": "VARCHAR",
 }
 _VALUES: dict[str, tuple[str, ...]] = {
     "measurement": ("value_as_number", "value_as_concept_id"),
@@ -133,4 +145,4 @@ class OmopSource(BaseModel, frozen=True, extra="forbid"):
     """An OMOP source: its mapping, and where it lies (see `omop_engine.open_engine`)."""
 
     mapping: OmopMapping
-    path: Path
+    path: Path | Database

@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cameo_client.consent.store import ConsentStore
-from cameo_client.data.catalogue import load_catalogue, load_labels, load_source
+from cameo_client.data.catalogue import load_labels
 from cameo_client.data.columns import group_column, model_columns, outcome_column
 from cameo_client.data.holdout import held_out
-from cameo_client.data.hospital import HospitalData, load
-from cameo_client.home import NodeHome, load_config, load_pseudonym_key
+from cameo_client.data.hospital import HospitalData
+from cameo_client.home import NodeHome, load_pseudonym_key
 from cameo_client.node.admission import PolicyRefusal, Study
 from cameo_client.node.contribution import Patients
 from cameo_client.policy_file import load_policy
+from cameo_client.source import read
 from cameo_models.features import feature_matrix
-from cameo_protocol.errors import OperatorError
 from cameo_protocol.facts import Catalogue
 from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan
 
@@ -44,18 +43,8 @@ class LocalData:
 
 def load_local(home: NodeHome, *, today: date | None = None) -> LocalData:
     """Read this hospital's source as node.toml names it. Every fault is an `OperatorError`."""
-    config = load_config(home).data
-    if config.kind != "table" or config.mapping is None:
-        raise OperatorError(
-            "source-unknown",
-            what=f"node.toml names a source of kind {config.kind!r}",
-            do="use kind table with a mapping, for instance: --source table --mapping cardiometabolic",
-        )
-    source = load_source(config.mapping, Path(config.path).expanduser())
-    catalogue = load_catalogue(source.mapping.catalogue)
-    labels = [label for label in load_labels(catalogue) if label.outcome in source.mapping.outcomes]
-    data = load(source, catalogue, labels, load_pseudonym_key(home.pseudonym_key), today=today)
-    return LocalData(data, catalogue, feature_matrix(catalogue, model_columns(data, catalogue)))
+    found, data = read(home, today=today)
+    return LocalData(data, found.catalogue, feature_matrix(found.catalogue, model_columns(data, found.catalogue)))
 
 
 def open_study(

@@ -3,76 +3,131 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import IO
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from cameo_client.data.catalogue import load_catalogue, load_source
-from cameo_client.data.source import OmopSource
+from cameo_client.data.source import FhirSource, OmopSource
 from cameo_lab.generate.consents import draw_consents
-from cameo_lab.generate.omop import OmopWriter
+from cameo_lab.generate.fhir import FhirSink
+from cameo_lab.generate.omop import OmopEvents
 from cameo_lab.generate.population import draw_patients
 from cameo_lab.generate.records import SNAPSHOT, as_table, observe
+from cameo_lab.generate.sinks import CsvSink, DuckSink, ParquetSink, Sink
 from cameo_lab.generate.sites import site_effect, site_sizes
 from cameo_protocol.errors import Bug, OperatorError
 
 CHUNK = 20_000
 SOURCE = "cameo_lab.generate"
 MARK = "SYNTHETIC.txt"
-FACTS, CONSENTS, OMOP = "facts.csv", "consents.csv", "omop"
+CONSENTS = "consents.csv"
+Format = Literal["table", "duckdb", "parquet", "csv", "fhir"]
+PLACES: dict[Format, str] = {
+    "table": "facts.csv", "duckdb": "cdm.duckdb", "parquet": "parquet", "csv": "csv", "fhir": "fhir",
+}  # fmt: skip
 _NOTE = """SYNTHETIC DATA. No real person is behind any row of this folder.
 
-Written by `cameo data generate` with seed {seed}. facts.csv: one row a patient, read with the mapping
-conf/sources/cardiometabolic.yaml. consents.csv: made-up decisions, marked as fictional. omop, if there is one: the same
-patients as OMOP CDM 5.4 tables, read with conf/sources/cardiometabolic-omop.yaml. How the numbers arise is
-described in scripts/cameo_lab/generate/population.py.
+Written by `cameo data generate` with seed {seed}. consents.csv: made-up decisions, marked as fictional. The patients,
+in the formats that were asked for, with the mapping in conf/sources that reads them:
+  cdm.duckdb, parquet, csv   OMOP CDM 5.4 tables   cardiometabolic-omop
+  fhir                       FHIR R4 bulk export   cardiometabolic-fhir
+  facts.csv                  one row a patient     cardiometabolic
+How the numbers arise is described in scripts/cameo_lab/generate/population.py.
 """
+
+
+def parse_formats(words: Sequence[str]) -> tuple[Format, ...]:
+    """The formats of these names, each once; an unknown one is an `OperatorError`."""
+    known = {str(form): form for form in PLACES}
+    if unknown := [word for word in words if word not in known]:
+        raise OperatorError(
+            "generate-format",
+            what=f"no format is called {unknown[0][:40]!r}",
+            do=f"use one of: {', '.join(known)}",
+        )
+    return tuple(dict.fromkeys(known[word] for word in words))
+
+
+def source_of(form: Format) -> tuple[str, str]:
+    """(kind for --source, mapping for --mapping) of what is written in a format."""
+    return {"table": ("table", "cardiometabolic"), "fhir": ("fhir", "cardiometabolic-fhir")}.get(
+        form, ("omop", "cardiometabolic-omop")
+    )
 
 
 @dataclass(frozen=True)
 class GeneratedSite:
-    """One made-up hospital: its folder name, its two files, its number of patients, and where OMOP tables would lie."""
+    """One made-up hospital: its name, its folder, its number of patients."""
 
     name: str
-    facts: Path
-    consents: Path
+    folder: Path
     patients: int
 
+    def place(self, form: Format) -> Path:
+        """The file or folder of its patients in a format."""
+        return self.folder / PLACES[form]
+
     @property
-    def omop(self) -> Path:
-        """The folder of its OMOP tables, when they were asked for."""
-        return self.facts.parent / OMOP
+    def facts(self) -> Path:
+        """Its flat table."""
+        return self.place("table")
+
+    @property
+    def consents(self) -> Path:
+        """Its made-up consent decisions."""
+        return self.folder / CONSENTS
 
 
 @dataclass(frozen=True)
 class Generated:
-    """What was written. source: the mapping in conf/sources that reads the tables."""
+    """What was written. source: the mapping in conf/sources that reads the first format."""
 
     root: Path
     sites: tuple[GeneratedSite, ...]
     snapshot: date
-    source: str = "cardiometabolic"
+    formats: tuple[Format, ...]
+
+    @property
+    def source(self) -> str:
+        """The mapping of the first format."""
+        return source_of(self.formats[0])[1]
 
 
-def generate(out: Path, sites: int, patients: int, seed: int, *, omop: bool = False) -> Generated:
+def generate(
+    out: Path,
+    sites: int,
+    patients: int,
+    seed: int,
+    *,
+    formats: tuple[Format, ...] = ("table",),
+    progress: Callable[[int, int], None] | None = None,
+) -> Generated:
     """Write `sites` hospitals of `patients` patients on average (sizes differ) under `out`/hospital-K.
 
-    omop: also write each hospital's patients as OMOP CDM 5.4 tables (Parquet), in the folder `omop` beside its table.
-
-    The same arguments give the same bytes. Memory depends on neither number. `out` may hold an earlier result, which
-    is replaced; a folder with anything else in it is refused.
+    formats: see `PLACES`; each holds the same patients. progress: told how many patients of how many are written.
+    The same arguments give the same rows, and but for DuckDB's own file the same bytes. Memory depends on neither
+    number. `out` may hold an earlier result, which is replaced; a folder with anything else in it is refused.
     """
     _check_numbers(sites, patients, seed)
     try:
         _open_folder(out, seed)
-        written = [_site(out, index, size) for index, size in enumerate(site_sizes(sites, patients))]
-        for index, site in enumerate(written):
-            _write_site(site, index, seed, omop=omop)
-        result = Generated(out, tuple(written), SNAPSHOT)
+        made = tuple(
+            GeneratedSite(f"hospital-{index + 1}", out / f"hospital-{index + 1}", size)
+            for index, size in enumerate(site_sizes(sites, patients))
+        )
+        done = 0
+        for index, site in enumerate(made):
+            for size in _write_site(site, index, seed, formats):
+                done += size
+                if progress is not None:
+                    progress(done, sites * patients)
+        result = Generated(out, made, SNAPSHOT, formats)
         (out / "manifest.json").write_text(_manifest(result, seed), encoding="utf-8")
     except OSError as error:
         raise OperatorError(
@@ -103,45 +158,62 @@ def _open_folder(out: Path, seed: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).write_text(_NOTE.format(seed=seed), encoding="utf-8")
     for folder in out.glob("hospital-*"):
-        for name in (FACTS, CONSENTS):
-            (folder / name).unlink(missing_ok=True)
-        for part in folder.glob(f"{OMOP}/*/part-*.parquet"):
-            part.unlink()
-        for made in (*folder.glob(f"{OMOP}/*"), folder / OMOP, folder):
+        own = [folder / CONSENTS, folder / PLACES["table"], folder / PLACES["duckdb"]]
+        own += [*folder.glob("parquet/*/part-*.parquet"), *folder.glob("cdm.parts/*/part-*.parquet")]
+        for made in (*own, *folder.glob("csv/*.csv"), *folder.glob("fhir/*.ndjson")):
+            made.unlink(missing_ok=True)
+        for made in (*folder.glob("*/*"), *folder.glob("*"), folder):
             if made.is_dir() and not any(made.iterdir()):
                 made.rmdir()
 
 
-def _site(out: Path, index: int, patients: int) -> GeneratedSite:
-    folder = out / f"hospital-{index + 1}"
-    return GeneratedSite(folder.name, folder / FACTS, folder / CONSENTS, patients)
-
-
-def _write_site(site: GeneratedSite, index: int, seed: int, *, omop: bool) -> None:
-    """Chunks have random streams of their own, so that no chunk depends on how many follow."""
+def _write_site(site: GeneratedSite, index: int, seed: int, formats: tuple[Format, ...]) -> Iterator[int]:
+    """Chunks have random streams of their own, so that no chunk depends on how many follow. Yields their sizes."""
     effect = site_effect(np.random.default_rng([seed, index]))
-    site.facts.parent.mkdir(exist_ok=True)
-    events = _omop_writer(site.omop) if omop else None
-    with site.facts.open("wb") as facts, site.consents.open("wb") as consents:
-        for start in range(0, site.patients, CHUNK):
-            rng = np.random.default_rng([seed, index, start])
-            truth = draw_patients(rng, min(CHUNK, site.patients - start), effect)
-            rows = observe(rng, truth, effect, start + 1, f"SYN-{index + 1}-")
-            _append(as_table(rows), facts)
-            _append(draw_consents(rng, rows["person_id"]), consents)
-            if events is not None:
-                events.write(np.random.default_rng([seed, index, start, 1]), rows, start + 1)
+    site.folder.mkdir(exist_ok=True)
+    sinks = [_sink(site, form) for form in formats if form != "table"]
+    events = _events() if sinks else None
+    for start in range(0, site.patients, CHUNK):
+        rng = np.random.default_rng([seed, index, start])
+        size = min(CHUNK, site.patients - start)
+        truth = draw_patients(rng, size, effect)
+        rows = observe(rng, truth, effect, start + 1, f"SYN-{index + 1}-")
+        if "table" in formats:
+            _append(as_table(rows), site.facts)
+        _append(draw_consents(rng, rows["person_id"]), site.consents)
+        if events is not None:
+            tables = events.tables(np.random.default_rng([seed, index, start, 1]), rows, start + 1)
+            for sink in sinks:
+                sink.write(tables)
+        yield size
+    for sink in sinks:
+        sink.close()
 
 
-def _omop_writer(folder: Path) -> OmopWriter:
-    source = load_source("cardiometabolic-omop", folder)
+def _sink(site: GeneratedSite, form: Format) -> Sink:
+    place = site.place(form)
+    if form == "duckdb":
+        return DuckSink(place)
+    if form == "parquet":
+        return ParquetSink(place)
+    if form == "csv":
+        return CsvSink(place)
+    source = load_source("cardiometabolic-fhir", place)
+    if not isinstance(source, FhirSource):
+        raise Bug("generate-mapping", what="conf/sources/cardiometabolic-fhir.yaml is no FHIR mapping")
+    return FhirSink(place, source.export)
+
+
+def _events() -> OmopEvents:
+    source = load_source("cardiometabolic-omop", Path())
     if not isinstance(source, OmopSource):
         raise Bug("generate-mapping", what="conf/sources/cardiometabolic-omop.yaml is no OMOP mapping")
-    return OmopWriter(folder, source.mapping, load_catalogue(source.mapping.catalogue))
+    return OmopEvents(source.mapping, load_catalogue(source.mapping.catalogue))
 
 
-def _append(frame: pl.DataFrame, file: IO[bytes]) -> None:
-    frame.write_csv(file, include_header=file.tell() == 0)
+def _append(frame: pl.DataFrame, path: Path) -> None:
+    with path.open("ab") as file:
+        frame.write_csv(file, include_header=file.tell() == 0)
 
 
 def _manifest(result: Generated, seed: int) -> str:
@@ -150,7 +222,7 @@ def _manifest(result: Generated, seed: int) -> str:
             "synthetic": True,
             "made_by": SOURCE,
             "seed": seed,
-            "source": result.source,
+            "formats": {form: source_of(form)[1] for form in result.formats},
             "snapshot": result.snapshot.isoformat(),
             "sites": [{"name": site.name, "patients": site.patients} for site in result.sites],
         },

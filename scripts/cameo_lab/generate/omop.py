@@ -7,7 +7,6 @@ window. Read with the mapping conf/sources/cardiometabolic-omop.yaml, which also
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,16 +23,15 @@ _GENDER = {"female": 8532, "male": 8507}
 _JOINT = ("dx_t2d", "dx_htn", "visits_12m", "days_since_visit", "refills_30d", "refills_90d")
 
 
-class OmopWriter:
-    """Writes one hospital's tables, one Parquet part a chunk, under `folder`/TABLE/part-N.parquet."""
+class OmopEvents:
+    """One hospital's tables, chunk after chunk; ids of rows go on where the last chunk ended."""
 
-    def __init__(self, folder: Path, mapping: OmopMapping, catalogue: Catalogue) -> None:
-        self._folder, self._mapping, self._catalogue = folder, mapping, catalogue
-        self._part = 0
+    def __init__(self, mapping: OmopMapping, catalogue: Catalogue) -> None:
+        self._mapping, self._catalogue = mapping, catalogue
         self._next: dict[str, int] = {}
 
-    def write(self, rng: np.random.Generator, observed: pl.DataFrame, first: int) -> None:
-        """Append the events of these patients. observed: of `records.observe`; first: their first person_id."""
+    def tables(self, rng: np.random.Generator, observed: pl.DataFrame, first: int) -> dict[str, pl.DataFrame]:
+        """The rows of these patients. observed: of `records.observe`; first: their first person_id."""
         chunk = _Chunk(rng, observed, first)
         for name, rows in self._mapping.facts.items():
             if rows.table != "person" and name not in _JOINT:
@@ -41,11 +39,8 @@ class OmopWriter:
         chunk.visits(self._mapping.facts["visits_12m"])
         chunk.refills(self._mapping.facts["refills_90d"])
         chunk.outcomes(self._mapping.outcomes)
-        self._save("person", chunk.persons())
-        self._save("observation_period", chunk.periods())
-        for table, frames in chunk.events.items():
-            self._save(table, self._shaped(table, pl.concat(frames)))
-        self._part += 1
+        events = {table: self._shaped(table, pl.concat(frames)) for table, frames in chunk.events.items()}
+        return {"person": chunk.persons(), "observation_period": chunk.periods()} | events
 
     def _shaped(self, table: str, rows: pl.DataFrame) -> pl.DataFrame:
         """The columns of a CDM table: its own id, concept and date names, and values where it has them."""
@@ -58,10 +53,6 @@ class OmopWriter:
         concept = [pl.col("concept").alias(CONCEPT_COLUMN[table])] if table in CONCEPT_COLUMN else []
         day = (pl.lit(SNAPSHOT) - pl.duration(days=pl.col("ago"))).cast(pl.Date).alias(DATE_COLUMN[table])
         return rows.select(*named, "person_id", *concept, day, *valued)
-
-    def _save(self, table: str, frame: pl.DataFrame) -> None:
-        (self._folder / table).mkdir(parents=True, exist_ok=True)
-        frame.write_parquet(self._folder / table / f"part-{self._part:05d}.parquet")
 
 
 class _Chunk:
