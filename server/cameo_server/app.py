@@ -29,6 +29,7 @@ from cameo_server.membership import roster  # noqa: E402
 from cameo_server.nodes import node_ids  # noqa: E402
 from cameo_server.run.driver import RunDriver  # noqa: E402
 from cameo_server.run.party import Parties  # noqa: E402
+from cameo_server.run.release_gate import require  # noqa: E402
 from cameo_server.run.store import RunStore  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def drive(
         features=features,
         versions={name: version(name) for name in VERSIONS},
         members=lambda: members_left(home, plan),
+        audit=lambda: require(home, plan),
     )
     driver.execute()
 

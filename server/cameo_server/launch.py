@@ -22,6 +22,7 @@ from cameo_server.definitions import read_catalogue, read_label
 from cameo_server.home import CoordinatorHome, load_config, write_file
 from cameo_server.membership import roster
 from cameo_server.planning import resolve
+from cameo_server.run.release_gate import require
 from cameo_server.run.store import RunStore
 
 STATE = "state.json"
@@ -38,7 +39,7 @@ def start_coordinator(
     *,
     fleet_host: str = "0.0.0.0",  # noqa: S104
 ) -> None:
-    """Run the gated SuperLink, superexec and the operator interface until `stop` is set; blocks.
+    """Run the gated SuperLink, superexec, the operator interface and the dashboard until `stop` is set; blocks.
 
     fleet_host: the address hospitals reach, on the fleet, operator and join ports; Flower's other APIs are on
     loopback. say: told each step in one line. A second coordinator on one home is an `OperatorError`, as is a port
@@ -46,6 +47,7 @@ def start_coordinator(
     """
     from cameo_server.api.server import serve_api
     from cameo_server.api.services import Coordinator
+    from cameo_server.dashboard.server import serve_dashboard
     from cameo_server.flower.supervisor import SuperLinkStack
     from cameo_server.nodes import contacts, let_in_members
 
@@ -54,7 +56,9 @@ def start_coordinator(
         with SuperLinkStack(settings) as stack, stack.control() as control, contextlib.ExitStack() as ports:
             state = {"pid": os.getpid(), "control": settings.control_address, "fleet_port": settings.fleet_port}
             let_in_members(home, control)
-            ports.enter_context(serve_api(Coordinator(home, contacts=lambda: contacts(home, control)), fleet_host))
+            coordinator = Coordinator(home, contacts=lambda: contacts(home, control))
+            ports.enter_context(serve_api(coordinator, fleet_host))
+            ports.enter_context(serve_dashboard(coordinator))
             write_file(home.flower / STATE, json.dumps(state).encode())
             say(f"ready: hospitals connect to port {settings.fleet_port}")
             while not stop.wait(ROSTER_POLL_S):
@@ -90,9 +94,13 @@ def make_plan_for(sites: Sequence[Site], overrides: Sequence[str]) -> RunPlan:
 
 
 def start_run(home: CoordinatorHome, plan: RunPlan, *, run: str | None = None) -> str:
-    """Start a run of a plan on the running coordinator; returns the run's id, the name of its folder in runs/."""
+    """Start a run of a plan on the running coordinator; returns the run's id, the name of its folder in runs/.
+
+    A plan without an audit that passed is refused: `release_gate.require`.
+    """
     from cameo_server.flower.bundle import build_bundle
 
+    require(home, plan)
     with open_control(home) as control:
         from cameo_server.nodes import let_in_members
 

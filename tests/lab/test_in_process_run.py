@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from passed_audit import keep_passed_audit
 
 from cameo_client.consent.exchange import read_csv
 from cameo_client.consent.store import ConsentStore
@@ -163,7 +164,7 @@ def homes(template: Path, tmp_path: Path) -> Path:
 def world(homes: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """All hospitals open, and a plan for them."""
     coordinator = CoordinatorHome(homes / "coordinator")
-    plan = make_plan(coordinator, OVERRIDES)
+    plan = keep_passed_audit(coordinator, make_plan(coordinator, OVERRIDES))
     with ExitStack() as stack:
         nodes = {site: open_node(NodeHome(homes / f"h{site}"), stack) for site in SITES}
         yield World(coordinator, nodes, plan, monkeypatch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from cameo_server.cli.options import AsJson, Home, Profile
 
 if TYPE_CHECKING:
     from cameo_protocol.plan import RunPlan
+    from cameo_server.run.release_gate import Auditor
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[OVERRIDES]...", hidden=True)]
 
@@ -19,7 +21,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[OVERRIDES]...",
 def register(app: typer.Typer, auditor: Auditor) -> None:
     """Add these commands. auditor: makes an audit of a plan where none fits."""
     app.command()(plan)
-    app.command()(before(auditor, run))
+    app.command()(run_with(auditor))
 
 
 def plan(
@@ -55,29 +57,43 @@ def plan(
     emit(value, as_json, lambda: _shown(made))
 
 
-def run(
-    overrides: Overrides = None,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for the end, showing each step.")] = True,
-    home: Home = None,
-    profile: Profile = None,
-    as_json: AsJson = False,
+def run_with(auditor: Auditor) -> Callable[..., None]:
+    """The command `run`."""
+
+    def run(
+        overrides: Overrides = None,
+        follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for the end, showing steps.")] = True,
+        home: Home = None,
+        profile: Profile = None,
+        as_json: AsJson = False,
+    ) -> None:
+        """Start a run on the running coordinator and follow it.
+
+        OVERRIDES change conf/experiment.yaml. The plan and its cost are shown first, and its recipe is audited where
+        that was not done before; hospitals then decide for themselves whether they take part. Ctrl-C ends the
+        looking, not the run: see `cameo watch` and `cameo stop`.
+
+        \b
+        Example:
+          cameo run data=heart privacy.epsilon=1 training.rounds=20
+        """
+        _run(auditor, overrides or [], home, profile, follow=follow, as_json=as_json)
+
+    return run
+
+
+def _run(
+    auditor: Auditor, overrides: list[str], home: Path | None, profile: Path | None, *, follow: bool, as_json: bool
 ) -> None:
-    """Start a run on the running coordinator and follow it.
-
-    OVERRIDES change conf/experiment.yaml. The plan and its cost are shown first; hospitals then decide for
-    themselves whether they take part. Ctrl-C ends the looking, not the run: see `cameo watch` and `cameo stop`.
-
-    \b
-    Example:
-      cameo run data=heart privacy.epsilon=1 training.rounds=20
-    """
     from cameo_protocol.operator_api import operator_pb2 as pb
     from cameo_server.api.client import connected
     from cameo_server.cli.following import watched
     from cameo_server.home import open_home
 
-    made = _composed(home, profile, overrides or [])
+    made = _composed(home, profile, overrides)
     say(_shown(made))
+    if profile is None:  # the audit of a coordinator elsewhere lies there, and is asked for there
+        auditor(open_home(home), made)
     with connected(home, profile) as client:
         name = client.call("StartRun", pb.StartRunRequest(plan=made.canonical())).run
     value: dict[str, Any] = {"run": name, "plan_id": made.plan_id()}

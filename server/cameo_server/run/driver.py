@@ -17,6 +17,7 @@ from cameo_server.run.admission import admit
 from cameo_server.run.findings import Correction, corrected, corrections, corrections_card, findings
 from cameo_server.run.party import Parties
 from cameo_server.run.publication import publication
+from cameo_server.run.release_gate import Audit
 from cameo_server.run.round import Opened
 from cameo_server.run.rounds import MAX_EPOCH_ROUNDS, Rounds
 from cameo_server.run.store import CHECKPOINT
@@ -34,7 +35,8 @@ class RunDriver:
 
     key: the coordinator's plan-signing key. features: model inputs of the plan's catalogue. versions: software
     versions for the model card. members: indices of the plan's hospitals that are still in the roster, asked before
-    every round. epoch_rounds: the most rounds that one key set-up covers.
+    every round. audit: the audit that lets this plan run and its models out, or an `OperatorError`; asked before the
+    first hospital is, and again before anything is published. epoch_rounds: the most rounds that one key set-up covers.
     """
 
     parties: Parties
@@ -43,6 +45,7 @@ class RunDriver:
     features: int
     versions: dict[str, str]
     members: Callable[[], frozenset[int]]
+    audit: Callable[[], Audit]
     epoch_rounds: int = MAX_EPOCH_ROUNDS
 
     def __post_init__(self) -> None:
@@ -60,6 +63,7 @@ class RunDriver:
         try:
             if not self._rounds.go_on():
                 self._store.event("start", run=self.run, plan_id=self._plan.plan_id(), name=self._plan.name)
+                self.audit()
                 admit(self.parties, self.run, self.key)
                 self._rounds.admitted()
             else:
@@ -125,13 +129,16 @@ class RunDriver:
     # --- the end ------------------------------------------------------------------------------------------------
 
     def _publish(self, models: Models) -> None:
+        audit = self.audit()
         parameters, corrections = self._recalibrate(models.result(self._plan))
         opened = None
         if self._plan.rounds_of("evaluate"):
             opened = self._sum("evaluate", self._plan.training.rounds, parameters)
         figures = findings(self._plan, opened)
         self._store.event("evaluated", figures=figures)
-        message = publication(self._plan, self.run, self.features, parameters, figures, self.versions, corrections)
+        message = publication(
+            self._plan, self.run, self.features, parameters, figures, self.versions, corrections, audit.card()
+        )
         for name, bundle in message.models.items():
             self._store.save_bytes(f"{name}.safetensors", bundle)
         self._store.save_bytes("card.json", message.card)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from passed_audit import keep_passed_audit
 
 from cameo_client.consent.exchange import read_csv
 from cameo_client.consent.store import ConsentStore
@@ -102,7 +103,8 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def plan(federation: Path) -> RunPlan:
     """One plan for all tests; it binds the keys of the federation, which every copy shares."""
-    return make_plan(CoordinatorHome(federation / "coordinator"), OVERRIDES)
+    home = CoordinatorHome(federation / "coordinator")
+    return keep_passed_audit(home, make_plan(home, OVERRIDES))
 
 
 @pytest.fixture
