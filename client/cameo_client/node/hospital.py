@@ -7,6 +7,7 @@ code of ours goes back; texts and traces stay in the hospital's own log.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -237,7 +238,7 @@ class Hospital:
         admitted.charge(call)
         self._reach("upload-charged")
         vector = admitted.contributor.noisy_vector(call.kind, parameters)
-        state, header, masked = upload(live, start, vector, consume=True)
+        state, header, masked = upload(live, start, vector, threads=os.cpu_count() or 1, consume=True)
         self._phase = InRound(living, state)
         return Packet(UPLOAD, header, np.ascontiguousarray(masked, dtype="<u4").tobytes())
 

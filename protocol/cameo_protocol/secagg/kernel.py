@@ -20,6 +20,8 @@ from cameo_protocol.errors import Bug
 Lanes = npt.NDArray[np.uint32]
 CHUNK_LANES = 65_536  # 256 kB: stays in the second-level cache while all keys pass over it
 _BLOCK_LANES = 4  # an AES block is four lanes
+_THREAD_LANES = 1 << 24  # lanes of keystream that are worth a thread of their own: some 4 ms of work
+_MOST_THREADS = 4  # each one more needs another vector's memory
 _HEAD_BYTES = 32  # counters 0 and 1
 
 
@@ -58,15 +60,17 @@ class Keystream:
 def apply_streams(lanes: Lanes, streams: Sequence[Stream], *, threads: int = 1, chunk: int = CHUNK_LANES) -> None:
     """lanes += sum of the added keystreams - sum of the subtracted ones, modulo 2^32, in place.
 
-    lanes: shape (d,), uint32, contiguous, writable. threads: each takes a share of the streams, and all but one add
-    them up in 4 d bytes of their own. The result depends on neither `threads` nor `chunk` (lanes, a multiple of 4),
-    and the first lanes not on d.
+    lanes: shape (d,), uint32, contiguous, writable. threads: the most to use, e.g. the machine's cores; fewer where
+    the work is little, and at most 4. Each takes a share of the streams, and all but one add them up in 4 d bytes of
+    their own. The result depends on neither `threads` nor `chunk` (lanes, a multiple of 4), and the first lanes not
+    on d.
     """
     if lanes.ndim != 1 or lanes.dtype != np.uint32 or not lanes.flags.c_contiguous:
         raise Bug("kernel-lanes", what="lanes must be one contiguous row of uint32")
     if chunk < _BLOCK_LANES or chunk % _BLOCK_LANES or threads < 1:
         raise Bug("kernel-chunk", what="a chunk is a positive multiple of 4 lanes, and there is at least one thread")
-    shares = [streams[first::threads] for first in range(min(threads, len(streams)))]
+    used = min(threads, _MOST_THREADS, len(streams), lanes.size * len(streams) // _THREAD_LANES)
+    shares = [streams[first::used] for first in range(used)]
     if len(shares) <= 1:
         _apply(lanes, streams, chunk)
         return

@@ -7,6 +7,7 @@ replayed, and only those are asked who have not answered.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -102,7 +103,7 @@ def run_round(parties: Parties, epoch: Epoch, call: RoundCall, parameters: bytes
     helpers = frozenset(quorum.acks) - parties.active
     _reveal(this, quorum)
     helpers &= quorum.answered
-    opened = quorum.close()
+    opened = quorum.close(threads=os.cpu_count() or 1)
     watch.lap("reveal")
     if isinstance(opened, Void):
         return VoidRound(reason=opened.reason, seconds=watch.seconds)

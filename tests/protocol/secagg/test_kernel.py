@@ -10,9 +10,17 @@ from hypothesis import strategies as st
 from secagg_parties import stream
 
 from cameo_protocol.errors import Bug
+from cameo_protocol.secagg import kernel
 from cameo_protocol.secagg.kernel import CHUNK_LANES, Keystream, Stream, apply_streams
 
 KEYS = [stream(k)(32) for k in range(5)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads_for_the_least_work():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "_THREAD_LANES", 1)
+        yield
 
 
 def by_blocks(dim: int, streams) -> np.ndarray:
@@ -98,6 +106,22 @@ def test_many_streams_in_threads_are_the_same_sum(threads: int) -> None:
     np.testing.assert_array_equal(one, many)
 
 
+@pytest.mark.parametrize(("asked", "streams_given", "used"), [(1, 9, 0), (2, 9, 2), (99, 9, 4), (99, 3, 3), (3, 1, 0)])
+def test_how_many_threads_work(monkeypatch, asked: int, streams_given: int, used: int) -> None:
+    """Memory is bounded: at most 4 vectors, whatever is asked for; one share needs no pool."""
+    pools = []
+    real = kernel.ThreadPoolExecutor
+    monkeypatch.setattr(kernel, "ThreadPoolExecutor", lambda count: pools.append(count) or real(count))
+    apply_streams(np.zeros(8, dtype=np.uint32), [Stream(KEYS[0], True)] * streams_given, threads=asked)
+    assert pools == ([used] if used else [])
+
+
+def test_little_work_gets_no_threads(monkeypatch) -> None:
+    monkeypatch.setattr(kernel, "_THREAD_LANES", 1 << 24)
+    monkeypatch.setattr(kernel, "ThreadPoolExecutor", None)
+    apply_streams(np.zeros(1000, dtype=np.uint32), [Stream(KEYS[0], True)] * 50, threads=8)
+
+
 def test_keys_may_lie_in_buffers() -> None:
     one, two = np.zeros(9, dtype=np.uint32), np.zeros(9, dtype=np.uint32)
     apply_streams(one, [Stream(bytearray(KEYS[0]), True)])
@@ -107,7 +131,7 @@ def test_keys_may_lie_in_buffers() -> None:
 
 def test_a_kernel_failure_in_a_thread_is_not_swallowed() -> None:
     with pytest.raises(ValueError, match="key size"):
-        apply_streams(np.zeros(64, dtype=np.uint32), [Stream(b"short", True)], threads=4, chunk=4)
+        apply_streams(np.zeros(64, dtype=np.uint32), [Stream(KEYS[0], True), Stream(b"short", True)], threads=2)
 
 
 @pytest.mark.parametrize(
