@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 from cameo_protocol.errors import ExitCode, OperatorError, Reject
@@ -17,9 +18,13 @@ CREATE TABLE IF NOT EXISTS released (
 
 
 class DiskJournal:
-    """Implements `secagg.journal.Journal` in SQLite with WAL and synchronous=FULL: on disk before it returns."""
+    """Implements `secagg.journal.Journal` in SQLite with WAL and synchronous=FULL: on disk before it returns.
 
-    def __init__(self, path: Path) -> None:
+    reach: called with the name of a failpoint after each entry.
+    """
+
+    def __init__(self, path: Path, reach: Callable[[str], None] = lambda _point: None) -> None:
+        self._reach = reach
         try:
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -37,6 +42,7 @@ class DiskJournal:
             raise Reject("already-released", what=f"the {stage} of round {round_no} has left already") from None
         except sqlite3.Error as error:
             raise _unusable(self._path, error) from None
+        self._reach(f"{stage}-journaled")
 
     def close(self) -> None:
         """Close the file."""

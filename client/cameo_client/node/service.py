@@ -73,7 +73,8 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
     config, federation = load_config(home), load_federation(home)
     load_policy(home.policy)
     ledger = stack.enter_context(open_ledger(home))
-    journal = DiskJournal(home.journal)
+    reach = Failpoints.from_environment(config.site).reach
+    journal = DiskJournal(home.journal, reach)
     stack.callback(journal.close)
     consents = stack.enter_context(ConsentStore.open(home.consent))
     local = _Once(lambda: load_local(home))
@@ -91,7 +92,6 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
         report=_report,
     )
     library = Library(home.models, coordinator, ledger, published.put)
-    reach = Failpoints.from_environment(config.site).reach
     hospital = Hospital(gate, library, journal, os.urandom, _report, reach)
     return Node(hospital, federation, ledger, local.last, consents, published)
 

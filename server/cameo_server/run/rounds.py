@@ -128,6 +128,7 @@ class Rounds:
         call = ended.call
         if (call.run, call.kind, call.step) != (self.run, kind, step):
             raise self._foreign()
+        self._kept.log(self._number).delete()
         if self._epoch is not None and call.epoch == self._epoch.cohort.params.epoch:
             self._used = call.round_no + 1
             self.parties.active = set(ended.active)
