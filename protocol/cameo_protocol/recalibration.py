@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cameo_protocol.errors import Bug
-from cameo_protocol.score_bins import bin_logits
+from cameo_protocol.score_bins import REACH, bin_logits
 
 Floats = NDArray[np.float64]
 # Before data, the correction is believed to be the identity give or take this much, in slope and intercept.
@@ -24,7 +24,8 @@ TOO_UNCERTAIN = 0.2
 SLOPE_RANGE, INTERCEPT_RANGE = (0.25, 4.0), (-3.0, 3.0)
 _STEPS = 50
 _MAX_STEP = 1.0
-# Bins whose count is not this many noise deviations above zero say nothing and are left out.
+# A bin is read where its two neighbours together are this many noise deviations above zero. The bin's own count has
+# no say: choosing bins by the noise that is then read would draw every slope towards 0.
 _CLEAR_OF_NOISE = 4.0
 
 
@@ -56,10 +57,12 @@ def fit_recalibration(counts: NDArray[np.generic], noise_sd: float) -> Recalibra
         raise Bug("recalibration-histogram", what="a histogram has 2 x bins lanes and a finite noise")
     zeros, ones = counts.astype(np.float64).reshape(2, -1)
     totals = zeros + ones
-    kept = totals > _CLEAR_OF_NOISE * noise_sd * math.sqrt(2)
+    below, above = (np.pad(totals, 1, mode="edge")[at : at + totals.size] for at in (0, 2))
+    kept = (below + above) / 2 > _CLEAR_OF_NOISE * noise_sd
     if not kept.any():
         return IDENTITY
-    inputs = np.stack([bin_logits(zeros.size), np.ones(zeros.size)], axis=1)[kept]
+    logits = _centres(below, totals, above)
+    inputs = np.stack([logits, np.ones(zeros.size)], axis=1)[kept]
     fitted, error = _fit(inputs, ones[kept], totals[kept], noise_sd)
     prior = np.eye(2) * PRIOR_SD**2
     gain = prior @ np.linalg.inv(prior + error)
@@ -70,6 +73,18 @@ def fit_recalibration(counts: NDArray[np.generic], noise_sd: float) -> Recalibra
     return Recalibration(
         float(np.clip(slope, *SLOPE_RANGE)), float(np.clip(intercept, *INTERCEPT_RANGE)), float(left[0]), float(left[1])
     )
+
+
+def _centres(below: Floats, totals: Floats, above: Floats) -> Floats:
+    """The mean logit of each bin's patients, (bins,): its middle, moved towards the fuller neighbour.
+
+    For a density that is linear across the bin the mean lies width * (above - below) / (24 * count) off the middle;
+    taking the middle instead would draw the slope towards 0.
+    """
+    middles = bin_logits(totals.size)
+    width = 2 * REACH / totals.size
+    density = np.maximum((below + 2 * totals + above) / 4, 1.0)
+    return middles + np.clip(width * (above - below) / (24 * density), -width / 6, width / 6)
 
 
 def _fit(inputs: Floats, ones: Floats, totals: Floats, noise_sd: float) -> tuple[Floats, Floats]:

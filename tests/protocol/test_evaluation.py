@@ -10,12 +10,15 @@ from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
 from cameo_protocol.errors import Bug
 from cameo_protocol.evaluation import (
+    SMALLEST_SHOWN,
     TOO_NOISY,
     adjusted_rand,
     auc,
     brier,
     calibration_error,
     evaluate,
+    evaluate_groups,
+    size_band,
 )
 from cameo_protocol.score_bins import bin_edges, bin_of
 
@@ -78,6 +81,60 @@ def test_intervals_cover_the_truth(size, noise, bins):
             estimate = getattr(figures, name)
             covered[name] += estimate.low <= value <= estimate.high
     assert all(count >= 180 for count in covered.values()), covered
+
+
+@pytest.mark.parametrize(
+    ("size", "noise", "prevalence"), [(200, 2.0, 0.3), (400, 5.0, 0.3), (1500, 10.0, 0.1), (3000, 10.0, 0.1)]
+)
+def test_intervals_of_a_group_are_shown_and_wrong_in_few_runs(size, noise, prevalence):
+    """A figure near the limit of noise is shown by luck, so what is bounded is how often one is shown and misses."""
+    rng = np.random.default_rng(11)
+    many, their_labels = patients(300_000, rng, prevalence)
+    mid = middles(many, 8)
+    truth = {"auc": auc(mid, their_labels), "brier": brier(mid, their_labels), "prevalence": prevalence}
+    truth["gap"] = prevalence - mid.mean()
+    shown_and_wrong = dict.fromkeys(truth, 0)
+    for _ in range(200):
+        counts = np.concatenate([histogram(*patients(size, rng, prevalence), 8), np.zeros(16)])
+        group, empty = evaluate_groups(counts + np.rint(rng.normal(0, noise, 32)), 2, noise)
+        assert empty.figures.auc is None
+        for name, value in truth.items():
+            estimate = getattr(group.figures, name)
+            shown_and_wrong[name] += estimate is not None and not estimate.low <= value <= estimate.high
+    assert all(count <= 20 for count in shown_and_wrong.values()), shown_and_wrong
+
+
+def test_a_group_of_fewer_than_eleven_is_hidden_whatever_the_noise():
+    rng = np.random.default_rng(12)
+    for noise in (0.0, 0.1, 5.0):
+        for size in (0, 1, 10):
+            counts = histogram(*patients(size, rng), 8) + np.rint(rng.normal(0, noise, 16))
+            (group,) = evaluate_groups(counts, 1, noise)
+            assert group.hidden == (counts.sum() < SMALLEST_SHOWN)
+            assert group.figures.curve[0].observed is None or not group.hidden
+            if noise < 1:
+                assert (group.hidden, group.size) == (True, "fewer than 11")
+    (group,) = evaluate_groups(np.full(16, 5), 1, 0.0)
+    assert (group.hidden, group.size, group.figures.prevalence is not None) == (False, "50 to 100", False)
+
+
+def test_a_size_band_holds_the_size_that_noise_hides():
+    rng = np.random.default_rng(13)
+    for size in (0, 8, 40, 300, 4000):
+        held = 0
+        for _ in range(300):
+            band = size_band(size + rng.normal(0, 20), 20.0).replace(",", "")
+            numbers = [int(word) for word in band.split() if word.isdigit()]
+            low = 0 if band.startswith("fewer") or not numbers else numbers[0]
+            high = numbers[-1] if numbers and not band.startswith("more") else 10**9
+            held += low <= size <= high
+        assert held >= 280, size
+
+
+@pytest.mark.parametrize(("size", "groups"), [(16, 0), (16, 3), (18, 2)])
+def test_groups_that_do_not_share_a_histogram_are_a_bug(size, groups):
+    with pytest.raises(Bug, match="evaluation-histogram"):
+        evaluate_groups(np.zeros(size), groups, 1.0)
 
 
 def test_an_interval_without_its_noise_would_be_too_short():
