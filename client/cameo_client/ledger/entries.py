@@ -18,6 +18,14 @@ MAX_BODY_BYTES = 1 << 16
 MAX_TASKS = 64
 MAX_NUMBER = 2**31 - 1
 MAX_TIME = 253_402_300_799  # the last second of the year 9999
+# Kind of a release -> what it was for. The first three are rounds of a plan; the others are a hospital's own.
+PURPOSES = {
+    "train": "training",
+    "evaluate": "evaluation",
+    "recalibrate": "recalibration",
+    "analytics": "analytics",
+    "audit": "audit",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 
@@ -63,7 +71,7 @@ class Reserved:
 
 @dataclass(frozen=True, kw_only=True)
 class Committed:
-    """What one round releases: spent for ever. upload: SHA-256 of the vector, b"" when not known yet."""
+    """What one round releases: spent for ever. kind: one of `PURPOSES`. upload: SHA-256 of the vector or b""."""
 
     at: int
     run: str
@@ -91,7 +99,7 @@ def chain(previous: bytes, body: bytes) -> bytes:
 
 
 def is_name(value: object) -> bool:
-    """Whether a value may name a data set, run, plan, task or kind of round."""
+    """Whether a value may name a data set, run, plan or task."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
@@ -155,7 +163,7 @@ def check(entry: Entry) -> None:
             sound = is_name(entry.run) and is_name(entry.plan) and _sound(entry.releases)
         case Committed():
             numbers = all(0 <= x <= MAX_NUMBER for x in (entry.epoch, entry.round_no))
-            names = is_name(entry.run) and is_name(entry.kind)
+            names = is_name(entry.run) and entry.kind in PURPOSES
             sound = names and numbers and _sound(entry.releases) and len(entry.upload) in (0, HASH_BYTES)
         case Closed():
             sound = is_name(entry.run)

@@ -136,7 +136,8 @@ class Ledger:
     ) -> Receipt:
         """Record what a round releases. Call it before the bytes leave; only its return allows them to.
 
-        round_no: number of the secure sum in the epoch, whatever its kind. upload: SHA-256 of the vector when known.
+        kind: one of `PURPOSES`; a hospital's own analytics and audits are runs of one round. round_no: number of the
+        secure sum in the epoch, whatever its kind. upload: SHA-256 of the vector when known.
         A second commit of a (run, epoch, round) is a `Reject` "round-already-spent", but for the retransmission of
         a known upload, which returns its first receipt. Beyond the reserve: `Reject` "reserve-exceeded".
         """

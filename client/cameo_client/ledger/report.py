@@ -8,18 +8,24 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from cameo_client.ledger.book import WINDOW_DAYS, Book, Line, Run, lines_of
-from cameo_client.ledger.entries import Caps
+from cameo_client.ledger.entries import PURPOSES, Caps
 
 SCHEMA_VERSION = 1
-_BAR = 30
+CURVE_POINTS = 500  # in the JSON; the text shows fewer
+_CURVE_ROWS, _BAR = 30, 30
 
 
 class Point(NamedTuple):
-    """Epsilon of everything committed up to an entry. at: seconds since 1970."""
+    """Epsilon of everything committed up to a release, this one included.
 
+    release: its number from 1. entry: its number in the chain. at: seconds since 1970. purpose: see `PURPOSES`.
+    """
+
+    release: int
     entry: int
     at: int
     run: str
+    purpose: str
     epsilon: float
 
 
@@ -37,7 +43,8 @@ def curve(book: Book, points: int) -> tuple[Point, ...]:
     for number, (entry, head) in enumerate(commits, start=1):
         total.update(lines_of(entry.releases))
         if number % step == 0 or number == len(commits):
-            found.append(Point(head.entries, entry.at, entry.run, book.epsilon(total)))
+            purpose = PURPOSES[entry.kind]
+            found.append(Point(number, head.entries, entry.at, entry.run, purpose, book.epsilon(total)))
     return tuple(found)
 
 
@@ -65,9 +72,10 @@ def report(book: Book, now: int, caps: Caps | None) -> dict[str, Any]:
         },
         "caps": _caps(caps, held, held_in_year),
         "tasks": _tasks(book, reserved),
+        "purposes": _purposes(book),
         "years": {str(year): book.epsilon(lines) for year, lines in _by_year(book).items()},
         "runs": [_run(book, name, run) for name, run in book.runs.items()],
-        "curve": [{"entry": p.entry, "at": _time(p.at), "run": p.run, "epsilon": p.epsilon} for p in curve(book, 60)],
+        "curve": [{**point._asdict(), "at": _time(point.at)} for point in curve(book, CURVE_POINTS)],
     }
 
 
@@ -89,10 +97,16 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"  left for ever         {caps['left_data_set']:8.3f} of {caps['data_set']:g}"
         yield f"  left in {found['year']['days']} days      {caps['left_year']:8.3f} of {caps['year']:g}"
         yield "  Only the data protection officer changes the caps, in policy.yaml; nothing resets what is spent."
-    for title, rows in (("task", _task_rows(found)), ("run", _run_rows(found)), ("curve", _curve_rows(found))):
+    parts = {
+        "By task": _task_rows(found),
+        "By purpose": _purpose_rows(found),
+        "By run": _run_rows(found),
+        "Spent after each release": _curve_rows(found),
+    }
+    for title, rows in parts.items():
         if rows:
             yield ""
-            yield f"By {title}" if title != "curve" else "Spent after each round (thinned)"
+            yield title
             yield from rows
     yield ""
     yield f"{found['head']['entries']} entries, head {found['head']['hash'][:16]}"
@@ -105,6 +119,10 @@ def _task_rows(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def _purpose_rows(found: dict[str, Any]) -> list[str]:
+    return [f"  {row['purpose']:<20} {row['releases']:6d} released {row['spent']:8.3f}" for row in found["purposes"]]
+
+
 def _run_rows(found: dict[str, Any]) -> list[str]:
     return [
         f"  {row['run'][:20]:<20} {row['rounds']:6d} rounds   {row['spent']:8.3f}  {row['state']}, {row['at'][:10]}"
@@ -113,10 +131,13 @@ def _run_rows(found: dict[str, Any]) -> list[str]:
 
 
 def _curve_rows(found: dict[str, Any]) -> list[str]:
-    points = found["curve"]
+    whole = found["curve"]
+    step = max(1, -(-len(whole) // _CURVE_ROWS))
+    points = [point for number, point in enumerate(whole, start=1) if number % step == 0 or number == len(whole)]
     highest = max((point["epsilon"] for point in points), default=0.0) or 1.0
     return [
-        f"  {point['at'][:10]} {point['epsilon']:8.3f} {'#' * round(_BAR * point['epsilon'] / highest)}"
+        f"  {point['release']:6d}  {point['at'][:10]}  {point['purpose']:<13} {point['epsilon']:8.3f}"
+        f" {'#' * round(_BAR * point['epsilon'] / highest)}"
         for point in points
     ]
 
@@ -143,6 +164,20 @@ def _tasks(book: Book, reserved: Counter[Line]) -> list[dict[str, Any]]:
             "releases_reserved": waiting.get(task, Counter()).total(),
         }
         for task in dict.fromkeys([*spent, *waiting])
+    ]
+
+
+def _purposes(book: Book) -> list[dict[str, Any]]:
+    """Purpose -> epsilon of its releases alone, in order of first use. A release may cover several tasks."""
+    lines: dict[str, Counter[Line]] = {}
+    releases: Counter[str] = Counter()
+    for entry, _ in book.rounds.values():
+        purpose = PURPOSES[entry.kind]
+        lines.setdefault(purpose, Counter()).update(lines_of(entry.releases))
+        releases[purpose] += 1
+    return [
+        {"purpose": purpose, "spent": book.epsilon(total), "releases": releases[purpose]}
+        for purpose, total in lines.items()
     ]
 
 

@@ -78,6 +78,7 @@ def refused() -> list[dict[str, Any]]:
         "a float where hex belongs": float_sigma,
         "an upload hash of the wrong length": committed("run-2", at, 5, upload=b"short"),
         "a kind of entry that does not exist": {"entry": "refunded", "at": at, "run": "run-2"},
+        "a purpose that does not exist": committed("run-2", at, 5, kind="marketing"),
         "the same task twice": committed("run-2", at, 5, releases=[[*RISK, 1], [*RISK, 1]]),
         "hex that is not in its one form": committed("run-2", at, 5, releases=[["risk", "42.5", "1.0", 1]]),
     }

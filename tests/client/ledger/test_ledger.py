@@ -157,7 +157,7 @@ def test_only_the_byte_identical_upload_may_be_sent_again(path: Path) -> None:
         ("train", 1, b"b" * 32),
         ("train", 1, b""),
         ("train", 2, b"a" * 32),
-        ("x", 1, b"a" * 32),
+        ("audit", 1, b"a" * 32),
     ):
         with pytest.raises(Reject, match="round-already-spent"):
             ledger.commit("run-1", 0, kind, releases(count), upload=upload)
@@ -365,13 +365,40 @@ def test_by_task_and_curve(path: Path) -> None:
     assert len(curve) <= 20
     assert values == sorted(values)
     assert values[-1] == ledger.spent()
-    assert len(ledger.curve(points=1000)) == 51
+    whole = ledger.curve(points=1000)
+    assert [point.release for point in whole] == list(range(1, 52))
+    assert [point.purpose for point in whole] == ["training"] * 50 + ["evaluation"]
+    assert whole[9].epsilon == pytest.approx(epsilon([Release(sigma=s, q=1.0, count=10) for s in (40.0, 80.0)], DELTA))
+
+
+def test_a_hospitals_own_analytics_and_audits_are_named_and_charged(path: Path) -> None:
+    """Runs of one round each, on the same ledger, under the same caps."""
+    ledger = fresh(path)
+    ledger.reserve("run-1", PLAN, releases(3), CAPS)
+    ledger.commit("run-1", 0, "train", releases(1))
+    for kind in ("analytics", "audit"):
+        own = releases(1, sigma=20.0, task=kind)
+        ledger.reserve(f"{kind}-1", kind, own, CAPS)
+        ledger.commit(f"{kind}-1", 0, kind, own)
+        ledger.close(f"{kind}-1")
+    found = ledger.report(CAPS)
+    assert [(row["purpose"], row["releases"]) for row in found["purposes"]] == [
+        ("training", 1), ("analytics", 1), ("audit", 1),
+    ]  # fmt: skip
+    assert found["purposes"][1]["spent"] == pytest.approx(cost(1, 20.0))
+    assert found["spent"] < sum(row["spent"] for row in found["purposes"]), "parts are not added"
+    assert [point["purpose"] for point in found["curve"]] == ["training", "analytics", "audit"]
+    assert "analytics" in render(found)
+    with pytest.raises(OperatorError, match="budget-spent"):
+        ledger.reserve("audit-2", "audit", releases(1, sigma=0.5, task="audit"), CAPS)
+    with pytest.raises(Bug, match="ledger-entry"):
+        ledger.commit("run-1", 1, "marketing", releases(1))
 
 
 def test_the_report_is_json_and_reads_well(path: Path) -> None:
     ledger = fresh(path)
     assert json.loads(json.dumps(ledger.report()))["caps"] is None
-    assert "curve" not in render(ledger.report())
+    assert "after each release" not in render(ledger.report())
     ledger.reserve("run-1", PLAN, releases(33), CAPS)
     for round_no in range(30):
         ledger.commit("run-1", round_no, "train", releases(1))
@@ -390,6 +417,8 @@ def test_the_report_is_json_and_reads_well(path: Path) -> None:
         }
     ]
     assert [(run["run"], run["state"], run["rounds"]) for run in found["runs"]] == [("run-1", "open", 30)]
+    assert [point["epsilon"] for point in found["curve"]] == pytest.approx([cost(n) for n in range(1, 31)])
+    assert found["curve"][0].keys() == {"release", "entry", "at", "run", "purpose", "epsilon"}
     text = render(found)
     for expected in (f"{cost(30):.3f}", f"{8 - cost(33):.3f} of 8", "data protection officer", "heart", "run-1"):
         assert expected in text

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ledger_kit import DAY, DELTA, FULL, PLAN, Clock, again, fresh
 
 from cameo_client.ledger import Caps, Ledger
-from cameo_client.ledger.entries import MAX_TIME, Closed, Committed, Entry, Opened, Reserved, read, write
+from cameo_client.ledger.entries import MAX_TIME, PURPOSES, Closed, Committed, Entry, Opened, Reserved, read, write
 from cameo_protocol import canonical
 from cameo_protocol.errors import OperatorError, Reject
 from cameo_protocol.privacy.accountant import gaussian_epsilon
@@ -196,7 +196,7 @@ entries = st.one_of(
         run=texts,
         epoch=st.integers(0, 2**31 - 1),
         round_no=st.integers(0, 2**31 - 1),
-        kind=texts,
+        kind=st.sampled_from(sorted(PURPOSES)),
         releases=released,
         upload=st.sampled_from([b"", b"u" * 32]),
     ),

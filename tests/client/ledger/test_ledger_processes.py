@@ -146,6 +146,32 @@ def test_a_killed_hospital_has_released_nothing_unledgered_and_nothing_twice(tmp
         assert (missing, repeated) == (0, 0)
 
 
+def test_a_kill_right_between_commit_and_upload_leaves_the_round_spent_and_unsent(tmp_path: Path) -> None:
+    """The one point at which the two records differ: charged, not sent, and never sent later."""
+    path, uploads = tmp_path / "heart.ledger", tmp_path / "uploads"
+    fresh(path).shut()
+    uploads.touch()
+
+    def dies_at(last: int) -> None:
+        with again(path) as ledger, uploads.open("ab", buffering=0) as out:
+            ledger.reserve("run-1", PLAN, releases(10**6), Caps(dataset=1e5, year=1e5))
+            for round_no in (ledger.report()["runs"][0]["rounds"], last):
+                ledger.commit("run-1", round_no, "train", releases(1))
+                if round_no == last:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                out.write(b"%d\n" % round_no)
+
+    kills = KILLS if FULL else 20
+    for kill in range(kills):
+        child = forked(lambda last=2 * kill + 1: dies_at(last))  # type: ignore[misc]
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        with again(path) as ledger:
+            assert ledger.report()["runs"][0]["rounds"] == 2 * kill + 2, "spent stays"
+            with pytest.raises(Reject, match="round-already-spent"):
+                ledger.commit("run-1", 2 * kill + 1, "train", releases(1))
+    assert [int(line) for line in uploads.read_bytes().split()] == list(range(0, 2 * kills, 2))
+
+
 def test_the_wrong_order_would_be_caught(tmp_path: Path) -> None:
     """The control: bytes first, ledger second, under the same kills."""
     sent, missing, _ = unledgered_and_repeated(tmp_path, 30, ledger_first=False)
