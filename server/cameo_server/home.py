@@ -21,13 +21,14 @@ from cameo_protocol.federation import Host, Port, Timestamp, faults
 from cameo_protocol.plan import Name
 
 PUBLIC, PRIVATE = 0o644, 0o600
-DEFAULT_FLEET_PORT, DEFAULT_OPERATOR_PORT, DEFAULT_JOIN_PORT = 9092, 9093, 9094
+DEFAULT_FLEET_PORT, DEFAULT_OPERATOR_PORT, DEFAULT_JOIN_PORT, DEFAULT_PAGE_PORT = 9092, 9093, 9094, 9095
 
 
 class CoordinatorConfig(BaseModel, frozen=True, extra="forbid"):
     """coordinator.toml: the federation's name, and the host and ports where it is reached over TLS.
 
     fleet_port: hospitals' rounds. operator_port: the operator interface, mutual TLS. join_port: hospitals that join.
+    page_port: the dashboard, on this machine only.
     """
 
     version: Literal[1] = 1
@@ -36,6 +37,7 @@ class CoordinatorConfig(BaseModel, frozen=True, extra="forbid"):
     fleet_port: Port
     operator_port: Port = DEFAULT_OPERATOR_PORT
     join_port: Port = DEFAULT_JOIN_PORT
+    page_port: Port = DEFAULT_PAGE_PORT
     created: Timestamp
 
     @property
@@ -74,6 +76,11 @@ class CoordinatorHome:
     def server_cert(self) -> Path:
         """TLS certificate of the Fleet API, 90 days."""
         return self.root / "tls" / "server.pem"
+
+    @property
+    def page_key(self) -> Path:
+        """Key of the dashboard's one-time links, 0600."""
+        return self.root / "keys" / "page.key"
 
     @property
     def plan_key(self) -> Path:

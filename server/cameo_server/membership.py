@@ -28,6 +28,7 @@ from cameo_server import pki
 from cameo_server.home import (
     DEFAULT_JOIN_PORT,
     DEFAULT_OPERATOR_PORT,
+    DEFAULT_PAGE_PORT,
     PRIVATE,
     PUBLIC,
     CoordinatorConfig,
@@ -101,6 +102,7 @@ def init_coordinator(
     fleet_port: int,
     operator_port: int = DEFAULT_OPERATOR_PORT,
     join_port: int = DEFAULT_JOIN_PORT,
+    page_port: int = DEFAULT_PAGE_PORT,
     now: datetime,
 ) -> CoordinatorConfig:
     """Make the CA, the server certificate, the plan-signing key and an empty roster; coordinator.toml comes last.
@@ -119,6 +121,7 @@ def init_coordinator(
         fleet_port=fleet_port,
         operator_port=operator_port,
         join_port=join_port,
+        page_port=page_port,
         created=timestamp(now),
     )
     make_folder(home.root)

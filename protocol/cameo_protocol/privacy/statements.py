@@ -130,7 +130,12 @@ def outlook(plan: RunPlan) -> tuple[Outlook, ...]:
     """
     rounds, spare = plan.training.rounds, plan.training.spare
     marks = sorted({-(-rounds * part // 4) for part in (1, 2, 3, 4)} | {rounds + spare})
-    return tuple(Outlook(rounds=mark, **_spent(plan, mark)) for mark in marks)
+    return tuple(outlook_at(plan, mark) for mark in marks)
+
+
+def outlook_at(plan: RunPlan, rounds: int) -> Outlook:
+    """Epsilon of a run that ends after so many training rounds."""
+    return Outlook(rounds=rounds, **_spent(plan, rounds))
 
 
 def _spent(plan: RunPlan, training: int) -> dict[Name, float]:

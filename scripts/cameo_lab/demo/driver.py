@@ -99,7 +99,7 @@ def _set_up(layout: Layout, setting: Setting, progress: Progress) -> None:
     """Keys, certificates, roster and approvals, each made by its own side's command."""
     home = ["--home", str(layout.coordinator)]
     progress.stage("coordinator: keys and certificates")
-    ports = [f"--{name}-port={free_port()}" for name in ("fleet", "operator", "join")]
+    ports = [f"--{name}-port={free_port()}" for name in ("fleet", "operator", "join", "page")]
     call(["cameo", "coordinator", "init", "--name", "demo", "--host", HOST, *ports, *home])
     progress.stage("hospitals: keys, made by each of them")
     with ThreadPoolExecutor(len(setting.sites)) as pool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,7 @@ def init(
         int, typer.Option("--operator-port", metavar="P", help="Port of the operator interface.")
     ] = 9093,
     join_port: Annotated[int, typer.Option("--join-port", metavar="P", help="Port for hospitals that join.")] = 9094,
+    page_port: Annotated[int, typer.Option("--page-port", metavar="P", help="Port of the dashboard, local.")] = 9095,
     name: Annotated[str, typer.Option("--name", metavar="FED", help="The federation: a-z 0-9 . _ -")] = "cameo",
     home: Home = None,
     as_json: AsJson = False,
@@ -46,6 +47,7 @@ def init(
         fleet_port=fleet_port,
         operator_port=operator_port,
         join_port=join_port,
+        page_port=page_port,
         now=datetime.now(UTC),
     )
     found = fingerprint(public_key(plan_key(place)))
@@ -57,6 +59,7 @@ def init(
             "fleet_port": config.fleet_port,
             "operator_port": config.operator_port,
             "join_port": config.join_port,
+            "page_port": config.page_port,
         },
         as_json,
         lambda: (
@@ -143,6 +146,39 @@ def start(
     if renew_server_certificate(place, datetime.now(UTC)):
         say("the server certificate has been renewed")
     serve(lambda stop: start_coordinator(place, stop, say, fleet_host=listen))
+
+
+@app.command()
+def page(
+    role: Annotated[Literal["coordinator", "researcher", "auditor"], typer.Option(help="What may be done.")] = (
+        "coordinator"
+    ),
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a link that opens the dashboard once, on this machine, within ten minutes.
+
+    \b
+    Example:
+      cameo coordinator page
+    """
+    import os
+    import time
+
+    from cameo_protocol.errors import OperatorError
+    from cameo_protocol.web.links import Visitor, make_link
+    from cameo_server.dashboard.keys import page_key
+    from cameo_server.home import load_config, open_home
+    from cameo_server.launch import running
+
+    place = open_home(home)
+    if running(place) is None:
+        raise OperatorError(
+            "coordinator-not-started", what=f"no coordinator runs on {place.root}", do="cameo coordinator start"
+        )
+    code = make_link(page_key(place), Visitor(role, role), time.time(), os.urandom(16))
+    url = f"http://localhost:{load_config(place).page_port}/login?link={code}"
+    emit({"url": url, "role": role}, as_json, lambda: url)
 
 
 @app.command()
