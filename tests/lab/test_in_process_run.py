@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from passed_audit import keep_passed_audit
 
 from cameo_client.consent.exchange import read_csv
 from cameo_client.consent.store import ConsentStore
@@ -37,6 +36,7 @@ from cameo_server.home import CoordinatorHome
 from cameo_server.launch import make_plan
 from cameo_server.membership import add_site, init_coordinator, issue_federation
 from cameo_server.run.store import RunStore
+from passed_audit import keep_passed_audit
 
 SITES = (1, 2, 3, 4)
 ROUNDS, SPARE = 3, 2

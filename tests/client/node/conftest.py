@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from passed_audit import keep_passed_audit
 
 from cameo_client.consent.exchange import read_csv
 from cameo_client.consent.store import ConsentStore
@@ -27,6 +26,7 @@ from cameo_server.home import CoordinatorHome
 from cameo_server.launch import make_plan
 from cameo_server.membership import add_site, init_coordinator, issue_federation
 from cameo_server.run.store import RunStore
+from passed_audit import keep_passed_audit
 
 SITES = (1, 2, 3, 4)
 OVERRIDES = ("training.rounds=2", "training.spare=2", "data.population=600", "deadlines.regroup=0")
