@@ -25,6 +25,7 @@ MAX_LINE = 8 << 20
 BATCH = 100_000
 MOST_FINDINGS = 1_000_000
 _TYPES: Final = re.compile(r"[A-Z][A-Za-z]+")
+_DATE: Final = r"^\d{4}(-\d\d(-\d\d([Tt ].*)?)?)?$"
 _NEEDS: Final = {
     "person": "Patient",
     "death": "Patient",
@@ -153,7 +154,7 @@ class _Conversion:
             if kind in self._seen and table not in self._parts:
                 self._rows[table] = []
                 self._flush(table, "")
-        if self.source.export.observed == "everyone":
+        if self.source.export.observed == "everyone" and "person" in self._parts:
             self._observe_everyone()
 
     def _flush(self, table: str, name: str) -> None:
@@ -215,7 +216,7 @@ def _dates(rows: pl.DataFrame, name: str, source: FhirSource) -> tuple[pl.Series
     """
     text, size = pl.col(name), pl.col(name).str.len_bytes()
     whole = pl.when(size == 4).then(text + "-01-01").when(size == 7).then(text + "-01").otherwise(text.str.head(10))
-    start = whole.str.to_date("%Y-%m-%d", strict=False)
+    start = pl.when(text.str.contains(_DATE)).then(whole.str.to_date("%Y-%m-%d", strict=False))
     month_end, year_end = start.dt.month_end(), start.dt.offset_by("11mo").dt.month_end()
     end = pl.when(size == 4).then(year_end).when(size == 7).then(month_end).otherwise(start)
     snapshot = pl.lit(source.mapping.snapshot)

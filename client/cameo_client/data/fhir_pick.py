@@ -27,6 +27,7 @@ _DAY: Final = {
     "Procedure": ("performedDateTime", "performedPeriod.start"),
     "Observation": ("effectiveDateTime", "effectivePeriod.start", "effectiveInstant"),
 }
+_PLAIN: Final = {"valueBoolean": bool, "valueInteger": int, "valueString": str}
 
 
 class BadResource(Exception):
@@ -184,12 +185,12 @@ def _value(part: Json, entry: FhirCode) -> tuple[float | None, str | None]:
     """The value as a number in the catalogue's unit, or as a word; (None, None) where there is none."""
     if "valueQuantity" in part:
         return _quantity(part["valueQuantity"], entry), None
-    if "valueBoolean" in part:
-        return float(part["valueBoolean"] is True), None
-    if "valueInteger" in part:
-        return float(part["valueInteger"]), None
-    if "valueString" in part:
-        return None, str(part["valueString"])
+    for name, kind in _PLAIN.items():
+        if name in part:
+            plain: bool | int | str = part[name]
+            if type(plain) is not kind:
+                raise BadResource("fhir-value", f"hold a {name} that is none")
+            return (None, plain) if isinstance(plain, str) else (float(plain), None)
     if "valueCodeableConcept" in part:
         for coding in part["valueCodeableConcept"].get("coding", ()):
             meant = entry.values.get(coding.get("code"))
