@@ -20,6 +20,7 @@ MARK = "DEMO.txt"
 HOST = "127.0.0.1"
 START_WAIT = 90.0
 TAG_WAIT = 90.0
+AUDIT_WAIT = 900.0  # a run begins with an audit of its recipe, which takes minutes on a busy machine
 OFFICER = "demo officer"
 
 
@@ -159,7 +160,7 @@ def _still_alive(children: Children, needed: set[str]) -> None:
 
 def _launch(layout: Layout, setting: Setting) -> str:
     home = ["--home", str(layout.coordinator)]
-    run: str = call_json(["cameo", "run", "--no-follow", *home, *setting.overrides])["run"]
+    run: str = call_json(["cameo", "run", "--no-follow", *home, *setting.overrides], timeout=AUDIT_WAIT)["run"]
     return run
 
 

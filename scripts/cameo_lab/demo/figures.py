@@ -16,13 +16,12 @@ import numpy.typing as npt
 from cameo_client.consent.store import ConsentStore
 from cameo_client.home import NodeHome
 from cameo_client.node.study import load_local, open_study
-from cameo_client.training.histogram import score_histogram
+from cameo_models.bundle import parse_bundle
 from cameo_models.scoring import risk_scores, segment_of
-from cameo_protocol.evaluation import CurvePoint, adjusted_rand, auc, evaluate
+from cameo_protocol.evaluation import adjusted_rand, auc, calibration_error
 from cameo_protocol.plan import RiskTask, RunPlan, SegmentTask
 
 Floats = npt.NDArray[np.float64]
-CURVE_BINS = 10
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,15 +36,17 @@ class Pool:
 
 @dataclass(frozen=True, eq=False)
 class ClearFigures:
-    """auc_by_step: held-out AUC of the averaged model after each opened round.
+    """auc, error: held-out AUC and calibration error of the published risk model; error_raw: before recalibration.
 
-    sizes: patients nearest to each prototype. segment_parameters: the published prototypes, flat.
+    auc_by_step: held-out AUC of the averaged model after each opened round. sizes: patients nearest to each
+    prototype. segment_parameters: the published prototypes, flat.
     """
 
     auc: float | None
     auc_pooled: float | None
     auc_by_step: dict[int, float]
-    curve: tuple[CurvePoint, ...]
+    error: float | None
+    error_raw: float | None
     ari: float
     sizes: tuple[int, ...]
     segment_parameters: Floats
@@ -78,15 +79,16 @@ def clear_figures(pool: Pool, plan: RunPlan, folder: Path) -> ClearFigures:
 
     by_step = {step: auc(held_out_scores(values), pool.outcome[known]) for step, values in steps.items()}
     final = steps[max(steps)]
-    scores = held_out_scores(final)
-    counts = score_histogram(scores, pool.outcome[known], CURVE_BINS)
+    released = parse_bundle((folder / f"{risk.name}.safetensors").read_bytes())
+    scores = risk_scores(risk, width, released.parameters, pool.features[known])
     groups = segment_of(segment, width, final[spans[segment.name]], pool.features)
     chosen = pool.train | pool.held_out
     return ClearFigures(
         auc=auc(scores, pool.outcome[known]),
         auc_pooled=_pooled_auc(pool, known),
         auc_by_step={step: value for step, value in by_step.items() if value is not None},
-        curve=evaluate(counts, 0.0).curve,
+        error=calibration_error(scores, pool.outcome[known]),
+        error_raw=calibration_error(held_out_scores(final), pool.outcome[known]),
         ari=_ari(pool, groups, segment.clusters),
         sizes=tuple(int(size) for size in np.bincount(groups[chosen], minlength=segment.clusters)),
         segment_parameters=final[spans[segment.name]],

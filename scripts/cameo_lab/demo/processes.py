@@ -58,9 +58,11 @@ def call(arguments: Sequence[str], *, env: Mapping[str, str] | None = None, time
     return done.stdout
 
 
-def call_json(arguments: Sequence[str], *, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+def call_json(
+    arguments: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: float = 120
+) -> dict[str, Any]:
     """Run a command with --json and return its one object."""
-    value: dict[str, Any] = json.loads(call([*arguments, "--json"], env=env))
+    value: dict[str, Any] = json.loads(call([*arguments, "--json"], env=env, timeout=timeout))
     return value
 
 

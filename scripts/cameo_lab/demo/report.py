@@ -15,13 +15,18 @@ from cameo_lab.report.record import (
     Account,
     CalibrationPoint,
     Estimate,
+    GroupRow,
+    GroupTable,
     Hospital,
+    Interval,
     Quality,
     ReasonCount,
+    Recalibration,
     ReportRecord,
     RoundRow,
     Segment,
     Segments,
+    Spent,
     StageTime,
     Statement,
     TagCount,
@@ -30,9 +35,11 @@ from cameo_lab.report.record import (
     Trait,
     Uploads,
 )
+from cameo_protocol.evaluation import size_band
 from cameo_protocol.facts import Catalogue, Fact
-from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan, SegmentTask, Task
+from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan, SegmentTask
 from cameo_protocol.privacy.statements import statements
+from cameo_server.run.findings import costs
 
 Events = Sequence[Mapping[str, Any]]
 SHOWN_VERSIONS = ("cameo-fl", "flwr", "torch", "opacus", "cryptography", "opendp", "dp-accounting")
@@ -63,7 +70,7 @@ def report_record(
         threshold=plan.cohort.threshold,
         colluders=plan.cohort.colluders,
         mode=plan.privacy.mode,
-        tasks=tuple(_task(plan, task) for task in plan.tasks),
+        tasks=_tasks(plan),
         statements=_statements(plan),
         rounds=_rounds(events, clear),
         uploads=Uploads(
@@ -81,7 +88,10 @@ def report_record(
 
 def _hospital(name: str, events: Events, account: Mapping[str, Any]) -> Hospital:
     declined = any(e["event"] == "admission" and e["site"] == name and e["answer"] != "accept" for e in events)
-    money = Account(spent=account["spent"], planned=account["held"], cap=account["cap"])
+    curve = tuple(
+        Spent(epsilon=point["epsilon"], purpose=point.get("purpose", "")) for point in account["report"]["curve"]
+    )
+    money = Account(spent=account["spent"], planned=account["held"], cap=account["cap"], curve=curve)
     if declined:
         return Hospital(name=name, status="declined", account=money)
     rounds = [e for e in events if e["event"] == "round"]
@@ -91,11 +101,19 @@ def _hospital(name: str, events: Events, account: Mapping[str, Any]) -> Hospital
     return Hospital(name=name, status="lost", lost_at_round=first, account=money)
 
 
-def _task(plan: RunPlan, task: Task) -> TaskRow:
-    counted = isinstance(task, HistogramTask)
-    rounds = 1 if counted else plan.training.rounds + plan.training.spare
-    clip = None if counted else task.encoded.clip
-    return TaskRow(name=task.name, kind=task.kind, clip=clip, rate=1.0, rounds=rounds, sigma=task.encoded.sigma)
+def _tasks(plan: RunPlan) -> tuple[TaskRow, ...]:
+    return tuple(
+        TaskRow(
+            name=task.name,
+            kind=task.kind,
+            clip=None if isinstance(task, HistogramTask) else task.encoded.clip,
+            rate=1.0,
+            rounds=cost["count"],
+            sigma=cost["sigma"],
+            share=cost["share"],
+        )
+        for task, cost in zip(plan.tasks, costs(plan), strict=True)
+    )
 
 
 def _statements(plan: RunPlan) -> tuple[Statement, ...]:
@@ -152,10 +170,54 @@ def _quality(plan: RunPlan, events: Events, clear: ClearFigures) -> Quality:
     )
     return Quality(
         label=risk.label,
-        auc_dp=Estimate(**figures["auc"]) if figures["auc"] else None,
+        auc_dp=_estimate(figures["auc"]),
         auc_clear=clear.auc,
         auc_pooled=clear.auc_pooled,
         calibration=tuple(points),
+        brier=_estimate(figures["brier"]),
+        prevalence=_estimate(figures["prevalence"]),
+        gap=_interval(figures["gap"]),
+        groups=tuple(_groups(table) for table in figures["groups"]),
+        recalibration=_recalibration(events, clear),
+    )
+
+
+def _estimate(found: Mapping[str, float] | None) -> Estimate | None:
+    return Estimate(**found) if found else None
+
+
+def _interval(found: Mapping[str, float] | None) -> Interval | None:
+    return Interval(**found) if found else None
+
+
+def _groups(table: Mapping[str, Any]) -> GroupTable:
+    rows = tuple(
+        GroupRow(
+            group=row["group"],
+            size=row["size"],
+            hidden=row["hidden"],
+            prevalence=_estimate(row["prevalence"]),
+            gap=_interval(row["gap"]),
+            brier=_estimate(row["brier"]),
+            auc=_estimate(row["auc"]),
+        )
+        for row in table["rows"]
+    )
+    return GroupTable(fact=table["fact"], release=table["release"], rows=rows)
+
+
+def _recalibration(events: Events, clear: ClearFigures) -> Recalibration | None:
+    found = next((e["corrections"].get("risk") for e in reversed(events) if e["event"] == "recalibrated"), None)
+    if found is None:
+        return None
+    return Recalibration(
+        applied=found["applied"],
+        slope=Interval(**found["slope"]),
+        intercept=Interval(**found["intercept"]),
+        release=found["release"],
+        note=found["note"],
+        error_before=clear.error_raw,
+        error_after=clear.error,
     )
 
 
@@ -167,7 +229,7 @@ def _segments(plan: RunPlan, clear: ClearFigures) -> Segments:
     task = next(task for task in plan.tasks if isinstance(task, SegmentTask))
     described = describe_prototypes(catalogue, task, clear.segment_parameters)
     segments = tuple(
-        Segment(name=f"Segment {number}", size_band=_band(size), traits=_traits(catalogue, values))
+        Segment(name=f"Segment {number}", size_band=size_band(size), traits=_traits(catalogue, values))
         for number, (size, values) in enumerate(zip(clear.sizes, described, strict=True), start=1)
     )
     return Segments(segments=segments, ari_reference=clear.ari)
@@ -190,16 +252,6 @@ def _title(fact: Fact) -> str:
 
 def _unit(fact: Fact) -> str:
     return "share" if fact.type == "bool" else fact.unit
-
-
-def _band(size: int) -> str:
-    """A coarse band of a segment's size: never an exact count."""
-    edges = (11, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 50000)
-    if size < edges[0]:
-        return "fewer than 11"
-    low = max(edge for edge in edges if edge <= size)
-    high = next((edge for edge in edges if edge > size), None)
-    return f"{low} to {high}" if high else f"more than {low}"
 
 
 def _tag(hospital: str, tally: Mapping[str, Any]) -> TagCount:

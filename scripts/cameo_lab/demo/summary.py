@@ -116,7 +116,10 @@ def _summary(
             "auc_dp": estimate["value"] if estimate else None,
             "auc_dp_interval": [estimate["low"], estimate["high"]] if estimate else None,
             "auc_dp_note": figures.get("note", ""),
+            "calibration_error": clear.error,
+            "calibration_error_uncorrected": clear.error_raw,
         },
+        "recalibration": _recalibration(events),
         "segment": {"k": segment.clusters, "ari_reference": clear.ari},
         "epsilon": {
             "total": said.coord.epsilon,
@@ -134,6 +137,12 @@ def _summary(
         },
         "version": version("cameo-fl"),
     }
+
+
+def _recalibration(events: Events) -> dict[str, Any] | None:
+    """What the run's recalibration of the risk model came to; None when its plan has none."""
+    found: dict[str, Any] | None = last_event(events, "recalibrated").get("corrections", {}).get("risk")
+    return found
 
 
 def _total(tags: Mapping[str, Sequence[Mapping[str, Any]]], state: str) -> int:

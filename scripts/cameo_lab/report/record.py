@@ -24,16 +24,24 @@ class _Frozen(BaseModel, frozen=True, extra="forbid"):
     """Base of every part of the record."""
 
 
+class Spent(_Frozen):
+    """ε of everything released up to and with one release; purpose: what that release was for."""
+
+    epsilon: NotNegative
+    purpose: str = Field(default="", max_length=64)
+
+
 class Account(_Frozen):
     """One hospital's privacy account for the data set, in ε at the ledger's δ.
 
     spent: everything released so far; planned: what this plan was allowed to bring it to, spare rounds included;
-    cap: the officer's limit.
+    cap: the officer's limit. curve: what was spent after each release (or some of them), in order.
     """
 
     spent: NotNegative
     planned: NotNegative
     cap: Positive
+    curve: tuple[Spent, ...] = ()
 
 
 class Hospital(_Frozen):
@@ -56,7 +64,8 @@ class Hospital(_Frozen):
 
 class TaskRow(_Frozen):
     """One task of the plan. clip C: bound on one patient's gradient norm (None for counts); rate q: share of the
-    patients in a round (1 = all); rounds T, spare ones included; sigma σ: noise multiplier."""
+    patients in a round (1 = all); rounds T, spare ones included; sigma σ: noise multiplier; share: of the privacy loss
+    of the whole plan (Σ T / σ²)."""
 
     name: Text
     kind: Literal["risk", "segment", "evaluation", "recalibration"]
@@ -64,6 +73,7 @@ class TaskRow(_Frozen):
     rate: Annotated[float, Field(gt=0, le=1)]
     rounds: int = Field(ge=1)
     sigma: Positive
+    share: Share | None = None
 
 
 class Statement(_Frozen):
@@ -100,6 +110,58 @@ class Estimate(_Frozen):
         return self
 
 
+class Interval(_Frozen):
+    """A noised number of any sign with its 95 % interval."""
+
+    value: Finite
+    low: Finite
+    high: Finite
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError("an interval needs low <= value <= high")
+        return self
+
+
+class Recalibration(_Frozen):
+    """How the risk model's probabilities were corrected after training; not applied: slope 1, intercept 0, and why.
+
+    error_before, error_after: held-out calibration error in clear, lab only.
+    """
+
+    applied: bool
+    slope: Interval
+    intercept: Interval
+    release: Text
+    note: str = Field(default="", max_length=200)
+    error_before: Share | None = None
+    error_after: Share | None = None
+
+
+class GroupRow(_Frozen):
+    """One group's figures from noised counts; None: too noisy to say. size: a band. hidden: fewer than 11 patients.
+
+    gap: share with the outcome minus mean predicted risk.
+    """
+
+    group: Text
+    size: Text
+    hidden: bool = False
+    prevalence: Estimate | None = None
+    gap: Interval | None = None
+    brier: Estimate | None = None
+    auc: Estimate | None = None
+
+
+class GroupTable(_Frozen):
+    """The risk model judged for each group by one fact."""
+
+    fact: Text
+    release: Text
+    rows: tuple[GroupRow, ...] = Field(min_length=1)
+
+
 class CalibrationPoint(_Frozen):
     """One band of scores: the mean predicted risk, and the share of patients who had the outcome."""
 
@@ -113,7 +175,7 @@ class Quality(_Frozen):
     """How well the risk model ranks held-out patients.
 
     auc_dp: from noised counts; None: too noisy to say.   auc_clear, auc_pooled: lab only; pooled = one model trained
-    on everybody's records together, without privacy.   calibration: from the noised counts.
+    on everybody's records together, without privacy.   calibration, brier, prevalence, gap, groups: from noised counts.
     """
 
     label: Text
@@ -121,6 +183,11 @@ class Quality(_Frozen):
     auc_clear: Share | None = None
     auc_pooled: Share | None = None
     calibration: tuple[CalibrationPoint, ...] = ()
+    brier: Estimate | None = None
+    prevalence: Estimate | None = None
+    gap: Interval | None = None
+    groups: tuple[GroupTable, ...] = ()
+    recalibration: Recalibration | None = None
 
 
 class Trait(_Frozen):

@@ -9,8 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from cameo_lab.report import charts, model_charts, tags_view, wording
-from cameo_lab.report.record import ReportRecord
+from cameo_lab.report import charts, cost_charts, groups_view, model_charts, tags_view, wording
+from cameo_lab.report.record import Quality, ReportRecord
 
 TEMPLATES = Path(__file__).with_name("templates")
 FILTERS = {
@@ -47,6 +47,11 @@ def _style() -> tuple[Markup, str]:
     return Markup(text), f"sha256-{digest}"  # noqa: S704 - our own file
 
 
+def _recalibration(quality: Quality | None) -> list[str]:
+    found = quality.recalibration if quality else None
+    return groups_view.recalibration_sentences(found) if found else []
+
+
 def render(record: ReportRecord) -> str:
     """The report as one HTML document, some tens of kilobytes; the same record gives the same bytes.
 
@@ -68,6 +73,12 @@ def render(record: ReportRecord) -> str:
             statements=[(one, wording.statement_text(one, record)) for one in record.statements],
             kinds=wording.KINDS,
             accounts=charts.accounts(record),
+            costs=cost_charts.costs(record),
+            ledgers=cost_charts.ledgers(record),
+            group_cards=groups_view.group_cards(record),
+            everybody_cost=groups_view.cost_text(record, "evaluation"),
+            everybody=groups_view.everybody(quality) if quality else None,
+            recalibration=_recalibration(quality),
             learning=charts.learning(record),
             norms=charts.norms(record),
             survivors=charts.survivors(record),

@@ -109,6 +109,25 @@ def number_text(value: float) -> str:
     return thousands(round(value)) if abs(value) >= 100 else f"{value:.3g}"
 
 
+def percent_text(value: float) -> str:
+    """A share as per cent; below 10 % with one decimal.
+
+    >>> percent_text(0.6), percent_text(0.0451), percent_text(0.0), percent_text(1.0)
+    ('60 %', '4.5 %', '0 %', '100 %')
+    """
+    percent = 100 * value
+    return f"{percent:.1f} %" if 0 < percent < 9.95 else f"{percent:.0f} %"
+
+
+def purpose_text(purpose: str) -> str:
+    """What a release was for; "–" where the ledger does not say.
+
+    >>> purpose_text("train"), purpose_text("recalibration"), purpose_text("")
+    ('training', 'recalibration', '–')
+    """
+    return KINDS_OF_ROUND.get(purpose, purpose.replace("_", " ").replace("-", " ")) or "–"
+
+
 def how_many(number: int, noun: str) -> str:
     """
     >>> how_many(4, "hospital"), how_many(1, "hospital"), how_many(30, "round")

@@ -67,6 +67,28 @@ def _tags() -> list[dict[str, Any]]:
     return counts
 
 
+def _around(value: float, half: float) -> dict[str, float]:
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def _group(name: str, size: str, *figures: tuple[float, float] | None) -> dict[str, Any]:
+    names = ("prevalence", "gap", "brier", "auc")
+    found = {key: _around(*one) if one else None for key, one in zip(names, figures, strict=True)}
+    return {"group": name, "size": size, **found}
+
+
+def _histogram(name: str, kind: str, share: float) -> dict[str, Any]:
+    return {"name": name, "kind": kind, "clip": None, "rate": 1.0, "rounds": 1, "sigma": 14.5, "share": share}
+
+
+def _curve(end: float, releases: int) -> list[dict[str, Any]]:
+    """A ledger that fills with the square root of the releases."""
+    return [
+        {"epsilon": end * math.sqrt(at / releases), "purpose": "train" if at <= 41 else "evaluation"}
+        for at in range(1, releases + 1)
+    ]
+
+
 def _content() -> dict[str, Any]:
     return {
         "name": "Diabetes risk and segments",
@@ -82,7 +104,10 @@ def _content() -> dict[str, Any]:
                 "status": "lost" if place == 3 else "took part",
                 "lost_at_round": 26 if place == 3 else None,
                 "account": {"spent": (0.93, 0.93, 1.88, 0.71)[place], "planned": (1, 1, 1.94, 1)[place]}
-                | {"cap": (8, 8, 3, 8)[place]},
+                | {
+                    "cap": (8, 8, 3, 8)[place],
+                    "curve": _curve((0.93, 0.93, 1.88, 0.71)[place], 26 if place == 3 else 44),
+                },
             }
             for place, name in enumerate(HOSPITALS)
         ],
@@ -90,9 +115,13 @@ def _content() -> dict[str, Any]:
         "colluders": 1,
         "mode": "distributed",
         "tasks": [
-            {"name": "risk", "kind": "risk", "clip": 1.0, "rate": 1.0, "rounds": 44, "sigma": 41.2},
-            {"name": "segment", "kind": "segment", "clip": 1.0, "rate": 1.0, "rounds": 44, "sigma": 71.4},
-            {"name": "evaluation", "kind": "evaluation", "clip": None, "rate": 1.0, "rounds": 2, "sigma": 21.6},
+            {"name": "risk", "kind": "risk", "clip": 1.0, "rate": 1.0, "rounds": 44, "sigma": 41.2} | {"share": 0.545},
+            {"name": "segment", "kind": "segment", "clip": 1.0, "rate": 1.0, "rounds": 44, "sigma": 71.4}
+            | {"share": 0.182},
+            _histogram("recalibration", "recalibration", 0.091),
+            _histogram("evaluation", "evaluation", 0.091),
+            _histogram("evaluation-sex", "evaluation", 0.0455),
+            _histogram("evaluation-age", "evaluation", 0.0455),
         ],
         "statements": [
             {"toward": "coordinator", "epsilon": 1.0, "delta": 1e-5},
@@ -121,6 +150,36 @@ def _content() -> dict[str, Any]:
                 {"predicted": p, "observed": o, "low": max(0.0, o - w), "high": o + w}
                 for p, o, w in [(0.06, 0.05, 0.02), (0.18, 0.2, 0.05), (0.33, 0.29, 0.08), (0.55, 0.6, 0.12)]
             ],
+            "prevalence": _around(0.091, 0.016),
+            "gap": _around(0.004, 0.018),
+            "brier": _around(0.073, 0.012),
+            "groups": [
+                {
+                    "fact": "sex",
+                    "release": "evaluation-sex",
+                    "rows": [
+                        _group("female", "500 to 1,000", (0.078, 0.024), (-0.012, 0.03), (0.066, 0.02), None),
+                        _group("male", "500 to 1,000", (0.103, 0.026), (0.021, 0.03), (0.081, 0.022), (0.83, 0.09)),
+                    ],
+                },
+                {
+                    "fact": "age",
+                    "release": "evaluation-age",
+                    "rows": [
+                        {"group": "below 45", "size": "fewer than 11", "hidden": True},
+                        _group("45 to 65", "500 to 1,000", (0.084, 0.024), (0.002, 0.03), (0.07, 0.02), None),
+                        _group("65 and more", "250 to 1,000", (0.142, 0.05), None, (0.11, 0.04), None),
+                    ],
+                },
+            ],
+            "recalibration": {
+                "applied": True,
+                "slope": _around(0.93, 0.1),
+                "intercept": _around(0.42, 0.25),
+                "release": "recalibration",
+                "error_before": 0.0358,
+                "error_after": 0.0104,
+            },
         },
         "segments": {
             "ari_reference": 0.69,

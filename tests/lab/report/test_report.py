@@ -89,6 +89,41 @@ def test_it_says_what_happened(make: Make) -> None:
         assert said in text, said
 
 
+def test_it_says_what_the_model_is_worth_for_each_group_and_what_that_cost(make: Make) -> None:
+    text = Page(render(make())).text
+    for said in (
+        "by sex 4.5 % of the privacy loss, noise σ 14.5",
+        "female 500 to 1,000 7.8 % 5.4–10.2 % −1.2 −4.2 to +1.8 0.07 0.05–0.09 too noisy",
+        "below 45 fewer than 11 small group small group small group small group",
+        "everybody held out 9.1 % 7.5–10.7 %",
+        "a slope of 0.93 (0.83–1.03) and raised by 0.42 (+0.17 to +0.67)",
+        "0.036 before, 0.010 after",
+        "evaluation by sex 4.5 %",
+        "How each ledger filled",
+        "North General, Riverside Clinic",
+    ):
+        assert said in text, said
+
+
+def test_a_recalibration_that_was_not_applied_says_why(make: Make) -> None:
+    quality = make().model_dump()["quality"]
+    none = {"value": 1.0, "low": 1.0, "high": 1.0}
+    note = "not applied: the noise leaves slope and intercept too uncertain"
+    quality["recalibration"] |= {"applied": False, "slope": none, "intercept": none, "note": note}
+    text = Page(render(make(quality=quality))).text
+    assert "as training left them: the noise leaves slope and intercept too uncertain." in text
+    assert "after lab only" not in text
+
+
+def test_what_is_not_known_is_left_out(make: Make) -> None:
+    quality = make().model_dump()["quality"] | {"groups": (), "recalibration": None}
+    tasks = [task | {"share": None} for task in make().model_dump()["tasks"]]
+    hospitals = [one | {"account": None} for one in make().model_dump()["hospitals"]]
+    text = Page(render(make(quality=quality, tasks=tasks, hospitals=hospitals))).text
+    for gone in ("for different groups", "Recalibration", "What the privacy budget bought", "How each ledger filled"):
+        assert gone not in text, gone
+
+
 def test_it_loads_nothing_and_runs_nothing(make: Make) -> None:
     html = render(make())
     page = Page(html)
