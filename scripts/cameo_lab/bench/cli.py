@@ -36,3 +36,28 @@ def bench_round(
             f"ratio  {found['ratio']:.2f}"
         ),
     )
+
+
+@bench.command(name="secagg")
+def bench_secagg(
+    n: Annotated[int, typer.Option("--n", min=3, max=255, help="Hospitals.")] = 100,
+    d: Annotated[int, typer.Option("--d", min=100, max=1 << 24, help="Numbers in a vector.")] = 1_000_000,
+    deployed: Annotated[
+        bool, typer.Option("--deployed", help="Also a whole round of 4 hospitals over TLS, as real processes.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The secure sum beside Flower's SecAgg+, CKKS, a plain sum and the bare keystream.
+
+    CPU time, medians. Flower's own classes do Flower's part, one opening of its server each (a minute or more at
+    n = 100). JSON `ratios`: above 1 is faster than the other.
+
+    \b
+    Example:
+      cameo bench secagg --json
+    """
+    from cameo_lab.bench.secagg import bench_secagg as measure
+    from cameo_lab.bench.secagg import table
+
+    found = measure(n, d, say, deployed=deployed)
+    emit(found, as_json, lambda: table(found))
