@@ -10,13 +10,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from cameo_client.data.catalogue import load_catalogue
 from cameo_client.home import NodeHome
+from cameo_client.node import publication
 from cameo_client.node.failpoints import Failpoints
 from cameo_client.node.journal import DiskJournal
 from cameo_client.node.publication import SIGNED, load_published, newest
 from cameo_client.node.service import NodeState, open_node
+from cameo_models.bundle import ModelBundle, parse_bundle
+from cameo_models.shapes import parameter_count
 from cameo_protocol.errors import CameoError, ExitCode, OperatorError, Reject
 from cameo_protocol.packet import Packet
 from cameo_protocol.stages import FINISH, PUBLISH, Publication, error_code
@@ -155,6 +160,31 @@ def _check_stored(node: Any, models: Path) -> None:
     stored.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
     with pytest.raises(CameoError):
         load_published(models, "r1", coordinator)
+
+
+def test_a_model_of_another_number_of_features_is_refused_whatever_it_says_of_itself(world: Any) -> None:
+    packet = world.run_until(PUBLISH)
+    node = world.first
+    message = Publication.open(packet.body, bytes.fromhex(node.federation.coordinator))
+    bundle = parse_bundle(message.models["segment"])
+    features = bundle.facts.features + 1
+    facts = bundle.facts.model_copy(update={"features": features})
+    wider = ModelBundle(facts, np.zeros(parameter_count(bundle.task, features)))
+    card = message.card.replace(bundle.sha256().encode(), wider.sha256().encode())
+    body = _resealed(world, message, card=card, models={**message.models, "segment": wider.to_bytes()})
+    answer = node.hospital.handle(Packet(PUBLISH, body))
+    assert (answer.kind, error_code(answer.body)) == ("error", "model-foreign")
+    assert newest(NodeHome(world.homes / "h1").models) is None
+
+
+def test_models_on_another_version_of_the_catalogue_are_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    packet = world.run_until(PUBLISH)
+    node = world.first
+    message = Publication.open(packet.body, bytes.fromhex(node.federation.coordinator))
+    changed = load_catalogue("cardiometabolic").model_copy(update={"version": 2})
+    monkeypatch.setattr(publication, "load_catalogue", lambda _name: changed)
+    with pytest.raises(OperatorError, match="model-catalogue"):
+        publication.read_publication(world.homes, message)
 
 
 def test_failpoints_of_another_site_and_empty_ones_do_nothing() -> None:
