@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 
 import mpmath
 import pytest
-from privacy_plans import release
+from privacy_plans import FULL, release
 
 from cameo_protocol.errors import Bug
 from cameo_protocol.privacy.accountant import delta, epsilon, gaussian_delta, gaussian_epsilon
@@ -70,6 +71,19 @@ def test_known_answer_of_mu_1() -> None:
 )
 def test_the_closed_form_agrees_with_pld(releases: list[Release]) -> None:
     assert epsilon(releases, 1e-5) == pytest.approx(pld_epsilon(releases, 1e-5), rel=1e-3)
+
+
+def test_the_closed_form_agrees_with_pld_on_random_plans() -> None:
+    """Several tasks, each with its own noise and rounds, as plans have them: epsilon between about 0.1 and 20."""
+    rng = random.Random(4)
+    for _ in range(200 if FULL else 8):
+        rounds = rng.randint(1, 600)
+        scale = math.exp(rng.uniform(math.log(0.3), math.log(20)))
+        releases = [
+            release(scale * math.sqrt(count / rng.uniform(0.05, 0.6)), count) for count in (rounds, rounds, 1, 1)
+        ]
+        target = math.exp(rng.uniform(math.log(1e-9), math.log(1e-4)))
+        assert epsilon(releases, target) == pytest.approx(pld_epsilon(releases, target), rel=1e-3, abs=1e-4)
 
 
 def test_full_batch_releases_join_a_sampled_composition_as_one_gaussian() -> None:

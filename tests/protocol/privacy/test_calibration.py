@@ -8,6 +8,7 @@ import pytest
 from privacy_plans import release
 
 from cameo_protocol.errors import Bug
+from cameo_protocol.privacy import calibration
 from cameo_protocol.privacy.accountant import epsilon, full_batch_mu, gaussian_epsilon
 from cameo_protocol.privacy.calibration import Share, calibrate
 
@@ -46,6 +47,26 @@ def test_sampled_shares_are_calibrated_too() -> None:
     sigmas = calibrate(2.0, 1e-5, shares)
     spent = epsilon([release(sigmas["risk"], 60, 0.1), release(sigmas["evaluation"], 1)], 1e-5)
     assert 2.0 * (1 - 1e-4) <= spent <= 2.0
+    # Sampling is worth a factor q of noise, so a sampled task is not starved of the budget that is its share.
+    assert sigmas["risk"] / sigmas["evaluation"] == pytest.approx(0.1 * math.sqrt(60 / 0.8) / math.sqrt(1 / 0.2))
+    alone = epsilon([release(sigmas["risk"], 60, 0.1)], 1e-5)
+    assert alone > epsilon([release(sigmas["evaluation"], 1)], 1e-5)
+
+
+def test_few_evaluations_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs a second or so when rounds are sampled in their hundreds."""
+    asked: list[int] = []
+
+    def counting(*arguments: object) -> float:
+        asked.append(1)
+        return epsilon(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(calibration, "composed_epsilon", counting)
+    for target in (0.01, 0.3, 1.0, 3.0, 20.0):
+        for shares in (SHARES, SHARES[:1]):
+            asked.clear()
+            calibrate(target, 1e-7, shares)
+            assert len(asked) < 25, target
 
 
 @pytest.mark.parametrize(
