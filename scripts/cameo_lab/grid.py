@@ -66,10 +66,14 @@ class InProcessGrid(Grid):
         return message.metadata.message_id
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The answers to these messages, each once. Lost nodes' messages stay: they may come back."""
-        known = [i for i in message_ids if i in self._waiting]
-        there = [i for i in known if self._waiting[i].metadata.dst_node_id not in self.lost]
-        return [self._answer(self._waiting.pop(i)) for i in there]
+        """The answers to these messages, each once. Lost nodes' messages stay: they may come back.
+
+        An answer is made when the iteration comes to it, so that no more than one is in memory.
+        """
+        for message_id in message_ids:
+            message = self._waiting.get(message_id)
+            if message is not None and message.metadata.dst_node_id not in self.lost:
+                yield self._answer(self._waiting.pop(message_id))
 
     def _answer(self, message: Message) -> Message:
         node = message.metadata.dst_node_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,6 +27,8 @@ _OBJECT_BACKOFF_S, _OBJECT_BACKOFF_CAP_S = 0.02, 0.25
 _LEAST_OBJECT_WAIT_S = 1.0
 # Beyond the deadline a message is of no use: a hospital that comes back later must not act on it.
 _TTL_MARGIN_S = 1.0
+# So many answers with their vectors may be in memory at once.
+_PORTION = 8
 # How long a posted message waits for a hospital to come back.
 _KEPT_S = 3600.0
 
@@ -112,9 +114,8 @@ class Exchange:
     ) -> Iterator[tuple[int, Packet]]:
         got, wait = 0, _FIRST_WAIT_S
         while pending and got < wanted:
-            left = end - clock()
-            answers = self._pull(list(pending), left, hold_s=left)
-            for message in answers:
+            left, before = end - clock(), len(pending)
+            for message in self._look(list(pending), left):
                 node = pending.pop(message.metadata.reply_to_message_id, None)
                 packet = None if node is None else _open(node, message)
                 if node is not None and packet is not None:
@@ -122,15 +123,22 @@ class Exchange:
                     yield node, packet
             if left <= 0:
                 return
-            wait = _FIRST_WAIT_S if answers else min(wait * _GROWTH, _LONGEST_WAIT_S)
+            wait = _FIRST_WAIT_S if len(pending) < before else min(wait * _GROWTH, _LONGEST_WAIT_S)
             if pending and got < wanted:
                 self._sleep(max(0.0, min(wait, end - clock())))
 
-    def _pull(self, ids: list[str], left_s: float, *, hold_s: float) -> list[Message]:
+    def _look(self, ids: list[str], left_s: float) -> Iterator[Message]:
+        """The answers that are there, a few at a time: memory must not grow with the number of hospitals."""
+        portions = [ids[start : start + _PORTION] for start in range(0, len(ids), _PORTION)]
+        for portion in portions:
+            # Only a question about all of them may wait: the first answer could be one of another portion.
+            yield from self._pull(portion, left_s, hold_s=left_s if len(portions) == 1 else 0.0)
+
+    def _pull(self, ids: list[str], left_s: float, *, hold_s: float) -> Iterable[Message]:
         """The answers that are there. hold_s: how long our SuperLink may wait for the first one."""
         if isinstance(self._grid, http_grid.HttpGrid):
             _set_patience(self._grid, max(left_s, _LEAST_OBJECT_WAIT_S), hold_s)
-        return list(self._grid.pull_messages(ids))
+        return self._grid.pull_messages(ids)
 
 
 def _set_patience(grid: http_grid.HttpGrid, objects_s: float, hold_s: float) -> None:
@@ -157,6 +165,15 @@ def _open(node: int, message: Message) -> Packet | None:
     except Reject as error:
         log.warning("node %d: dropped, %s", node, error.code)
         return None
+    finally:
+        _drain(message.content)
+
+
+def _drain(content: RecordDict) -> None:
+    """Let go of a message's records: they hang in cycles, so a vector would stay in memory until Python looks."""
+    for record in content.values():
+        record.clear()
+    content.clear()
 
 
 def _code(message: Message) -> str:
