@@ -13,6 +13,8 @@ from cameo_lab.demo.figures import ClearFigures
 from cameo_lab.demo.setting import Setting
 from cameo_lab.report.record import (
     Account,
+    Audit,
+    AuditCheck,
     CalibrationPoint,
     Estimate,
     GroupRow,
@@ -54,8 +56,9 @@ def report_record(
     accounts: Mapping[str, Mapping[str, Any]],
     tags: Mapping[str, Sequence[Mapping[str, Any]]],
     summary: Mapping[str, Any],
+    card: Mapping[str, Any],
 ) -> ReportRecord:
-    """Everything a report shows, from the plan, the events and the lab's figures."""
+    """Everything a report shows, from the plan, the events, the model card and the lab's figures."""
     from importlib.metadata import version
 
     return ReportRecord(
@@ -81,6 +84,7 @@ def report_record(
         timing=_timing(events, summary),
         quality=_quality(plan, events, clear),
         segments=_segments(plan, clear),
+        audit=_audit(card["audit"]),
         tags=tuple(_tag(name, tally) for name, rows in tags.items() for tally in rows),
         versions=tuple((name, version(name)) for name in SHOWN_VERSIONS),
     )
@@ -219,6 +223,21 @@ def _recalibration(events: Events, clear: ClearFigures) -> Recalibration | None:
         error_before=clear.error_raw,
         error_after=clear.error,
     )
+
+
+def _audit(found: Mapping[str, Any] | None) -> Audit | None:
+    if found is None:
+        return None
+    checks = tuple(
+        AuditCheck(
+            name=one["name"],
+            limit=one["limit"],
+            passed=one["passed"],
+            control=bool(one["control"]) and one["control_failed"],
+        )
+        for one in found["findings"]
+    )
+    return Audit(effort=found["effort"], lower_bound=found["lower_bound"], claim=found["claim"], checks=checks)
 
 
 def _segments(plan: RunPlan, clear: ClearFigures) -> Segments:

@@ -42,7 +42,8 @@ def conclude(
     tags = {name: tallies(home) for name, home in homes.items() if name not in lost}
     summary = _summary(plan, events, clear, accounts, tags, seconds)
     (out / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    record = report_record(plan, run, events, setting, clear, accounts, tags, summary)
+    card = json.loads((store.folder / "card.json").read_bytes())
+    record = report_record(plan, run, events, setting, clear, accounts, tags, summary, card)
     report = out / "report.html"
     report.write_text(render(record), encoding="utf-8")
     return report, summary

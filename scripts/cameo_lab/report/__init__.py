@@ -2,6 +2,8 @@
 
 from cameo_lab.report.record import (
     Account,
+    Audit,
+    AuditCheck,
     CalibrationPoint,
     Estimate,
     GroupRow,
@@ -28,6 +30,8 @@ from cameo_lab.report.render import render
 
 __all__ = [
     "Account",
+    "Audit",
+    "AuditCheck",
     "CalibrationPoint",
     "Estimate",
     "GroupRow",

@@ -11,7 +11,7 @@ from cameo_lab.report.svg import Frame, element, picture, shorten
 from cameo_lab.report.wording import KINDS, epsilon_text, number_text, percent_text, purpose_text
 
 SLOT = 17.0
-LABEL_WIDTH = 34
+LABEL_WIDTH = 40
 
 
 def task_title(task: TaskRow) -> str:
@@ -59,27 +59,32 @@ def ledgers(record: ReportRecord) -> Chart | None:
     header = 32 + SLOT * len(courses)
     frame = Frame(height=230 + header, top=header + 12, x_range=(0, len(longest)), y_range=(0, top * 1.05))
     body = frame.y_axis("ε spent") + frame.x_axis("release")
-    for row, (course, names) in enumerate(courses.items()):
+    named = {course: _who(names, len(record.hospitals)) for course, names in courses.items()}
+    for row, (course, name) in enumerate(named.items()):
         style = f"series{row % 4}"
         points = [(0.0, 0.0), *((float(at), point.epsilon) for at, point in enumerate(course, start=1))]
         end_x, end_y = points[-1]
         y = 30 + SLOT * (row + 0.5)
         body += [
             element("line", x1=frame.left, x2=frame.left + 22, y1=y - 4, y2=y - 4, class_=f"line {style}"),
-            element("text", shorten(", ".join(names), LABEL_WIDTH), x=frame.left + 30, y=y, class_="name"),
+            element("text", shorten(name, LABEL_WIDTH), x=frame.left + 30, y=y, class_="name"),
             element("text", epsilon_text(course[-1].epsilon), x=WIDTH - 14, y=y, class_="value end"),
             element("polyline", points=frame.points(points), class_=f"line {style}"),
             element("circle", cx=frame.x(end_x), cy=frame.y(end_y), r=4, class_=f"dot {style}"),
         ]
-    said = "; ".join(f"{', '.join(names)}: {epsilon_text(c[-1].epsilon)}" for c, names in courses.items())
+    said = "; ".join(f"{name}: {epsilon_text(course[-1].epsilon)}" for course, name in named.items())
     return Chart(
         title="How each ledger filled",
         note="ε of everything released so far, after each release, at the δ of the ledger. The first rounds cost most:"
         " ε grows with about the square root of the number of releases. A charge is on disk before anything leaves.",
         svg=picture("ledgers", "Budget spent by release", said, (frame.width, frame.height), body),
-        headers=("Release", "For", *(", ".join(names) for names in courses.values())),
-        rows=_rows(longest, list(courses)),
+        headers=("Release", "For", *named.values()),
+        rows=_rows(longest, list(named)),
     )
+
+
+def _who(names: Sequence[str], hospitals: int) -> str:
+    return "every hospital" if len(names) == hospitals > 1 else ", ".join(names)
 
 
 def _rows(longest: Sequence[Spent], courses: Sequence[Sequence[Spent]]) -> tuple[tuple[str, ...], ...]:

@@ -8,6 +8,7 @@ from cameo_lab.report.record import Estimate, GroupRow, Interval, Quality, Recal
 from cameo_lab.report.wording import number_text, percent_text
 
 HIDDEN, DROWNED = "small group", "too noisy"
+ALL_HIDDEN, ALL_DROWNED = "fewer than 11 patients: no figures", "too noisy to say anything"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,13 @@ class GroupLine:
     group: str
     size: str
     cells: tuple[Cell, ...]
+
+    @property
+    def why(self) -> str:
+        """Why there is no figure at all; empty where there is one."""
+        if any(cell.known for cell in self.cells):
+            return ""
+        return ALL_HIDDEN if self.cells[0].text == HIDDEN else ALL_DROWNED
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,24 @@ class TagCount(_Frozen):
     waiting: tuple[ReasonCount, ...] = ()
 
 
+class AuditCheck(_Frozen):
+    """One check or attack of the audit. limit: what had to hold. control: whether it came with a control that broke."""
+
+    name: Text
+    limit: Annotated[str, Field(max_length=300)]
+    passed: bool
+    control: bool
+
+
+class Audit(_Frozen):
+    """The audit of the plan on made-up patients. lower_bound: on ε, from canaries; claim: what the plan says."""
+
+    effort: Text
+    lower_bound: NotNegative
+    claim: NotNegative
+    checks: tuple[AuditCheck, ...] = Field(min_length=1)
+
+
 class StageTime(_Frozen):
     """The median time of one stage of a round, in seconds."""
 
@@ -284,6 +302,7 @@ class ReportRecord(_Frozen):
     timing: Timing
     quality: Quality | None = None
     segments: Segments | None = None
+    audit: Audit | None = None
     tags: tuple[TagCount, ...] = ()
     versions: tuple[tuple[Text, Text], ...] = ()
 

@@ -94,7 +94,11 @@ def test_it_says_what_the_model_is_worth_for_each_group_and_what_that_cost(make:
     for said in (
         "by sex 4.5 % of the privacy loss, noise σ 14.5",
         "female 500 to 1,000 7.8 % 5.4–10.2 % −1.2 −4.2 to +1.8 0.07 0.05–0.09 too noisy",
-        "below 45 fewer than 11 small group small group small group small group",
+        "below 45 fewer than 11 fewer than 11 patients: no figures",
+        "Planted patients show an ε of at least 0.57; the plan claims at most 1.00.",
+        "3 checks of the plan, 2 held.",
+        "gradient inversion 0 of 5 reconstructed yes broken, as it must",
+        "membership inference AUC <= 0.583 no",
         "everybody held out 9.1 % 7.5–10.7 %",
         "a slope of 0.93 (0.83–1.03) and raised by 0.42 (+0.17 to +0.67)",
         "0.036 before, 0.010 after",
