@@ -117,8 +117,11 @@ def test_people_get_a_table(found) -> None:
         "round_s": 1.5,
         "stages_s": {"upload": 1.0, "ack": 0.25, "reveal": 0.25},
         "slowest_hospital_s": {"upload": 0.02, "ack": 0.01, "reveal": 0.01},
+        "elsewhere_s": 1.444,
     }
-    assert "of which a hospital 0.020" in secagg.table({**found, "deployed": deployed})
+    text = secagg.table({**found, "deployed": deployed})
+    assert "of which a hospital 0.020" in text
+    assert "own work: 1.444" in text
 
 
 @pytest.mark.parametrize("given", [["--n", "2"], ["--n", "256"], ["--d", "1"], ["--d", "x"]])

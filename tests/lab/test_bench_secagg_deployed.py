@@ -52,3 +52,14 @@ def test_its_hospitals_answer_the_stages_as_hospitals_do(tmp_path) -> None:
     answer = hospitals[2].handle(Packet(SHARE, pack(adverts)))
     _, boxes = unpair(answer.body)
     assert set(unpack(boxes, max_item_bytes=MAX_SETUP_ITEM)) == {1, 3, 4}
+
+
+def test_its_figures_add_up() -> None:
+    """The first round warms up and does not count; a stage is the slowest hospital's."""
+    slow = {"upload": 9.0, "ack": 9.0, "reveal": 9.0}
+    rounds = [slow, {"upload": 1.0, "ack": 0.5, "reveal": 0.25}, {"upload": 1.0, "ack": 0.5, "reveal": 0.25}]
+    answers = [{s: [9.0, x, x] for s in slow} for x in (0.1, 0.2)]
+    found = secagg_deployed._summary(7, {"setup_s": 2.0, "rounds": rounds}, answers, 0.05)
+    assert found["round_s"] == 1.75
+    assert found["slowest_hospital_s"] == {"upload": 0.2, "ack": 0.2, "reveal": 0.2}
+    assert found["elsewhere_s"] == pytest.approx(1.75 - 0.6 - 0.05)

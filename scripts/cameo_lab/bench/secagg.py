@@ -95,7 +95,8 @@ def _deployed_rows(found: dict[str, Any] | None) -> list[str]:
     head = f"deployed: {found['hospitals']} hospitals over TLS, wall seconds a round: {found['round_s']:.3f}"
     own = found["slowest_hospital_s"]
     stages = [f"  {name:<10}{s:.3f}, of which a hospital {own[name]:.3f}" for name, s in found["stages_s"].items()]
-    return [head, *stages]
+    rest = f"  neither a hospital's nor the coordinator's own work: {found['elsewhere_s']:.3f}"
+    return [head, *stages, rest]
 
 
 def machine() -> str:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cameo_client.flower.keys import generate_node_key
+from cameo_lab.bench import secagg_ours as ours
 from cameo_lab.bench.local import free_port, make_local_tls
 from cameo_lab.bench.secagg_deployed_app import RESULT
 from cameo_lab.bench.secagg_deployed_node import ANSWERS, IDENTITY, NODE, NODE_KEY
@@ -38,8 +39,8 @@ _SLOWEST_S = 300.0
 def deployed_round(d: int, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Medians in wall seconds over rounds 2 .. `rounds`: the round, its stages, and the hospitals' own part of each.
 
-    `elsewhere_s` is what is left of a round when the slowest hospital's own seconds are taken off: transport, Flower,
-    the coordinator's checks, its log on disk, and the opening.
+    `coordinator_cpu_s`: taking in four uploads and opening the sum, measured by itself. `elsewhere_s` is what is left
+    of a round when that and the slowest hospital's own seconds are taken off: transport, Flower, logs on disk.
     """
     with tempfile.TemporaryDirectory(prefix="cameo-bench-") as name, contextlib.ExitStack() as stack:
         home = Path(name)
@@ -49,7 +50,8 @@ def deployed_round(d: int, rounds: int, say: Callable[[str], None]) -> dict[str,
         _run(home, identities, rounds, stack)
         result = json.loads((home / RESULT).read_text())
         answers = [json.loads((home / f"h{i}" / ANSWERS).read_text()) for i in identities]
-    return _summary(d, result, answers)
+    cost = ours.measure_server(ours.build(HOSPITALS, d), 0, [], 3)
+    return _summary(d, result, answers, HOSPITALS * cost.taking_one + cost.opening)
 
 
 def _run(home: Path, identities: Mapping[int, Ed25519PrivateKey], rounds: int, stack: contextlib.ExitStack) -> None:
@@ -126,7 +128,9 @@ def _plan(d: int, identities: Mapping[int, Ed25519PrivateKey]) -> RunPlan:
     )
 
 
-def _summary(d: int, result: dict[str, Any], answers: list[dict[str, list[float]]]) -> dict[str, Any]:
+def _summary(
+    d: int, result: dict[str, Any], answers: list[dict[str, list[float]]], coordinator_s: float
+) -> dict[str, Any]:
     rounds = result["rounds"][1:]
     stages = {stage: statistics.median(r[stage] for r in rounds) for stage in rounds[0]}
     own = {stage: max(statistics.median(a[stage][1:]) for a in answers) for stage in stages}
@@ -139,7 +143,8 @@ def _summary(d: int, result: dict[str, Any], answers: list[dict[str, list[float]
         "round_s": round(whole, 4),
         "stages_s": {stage: round(value, 4) for stage, value in stages.items()},
         "slowest_hospital_s": {stage: round(value, 4) for stage, value in own.items()},
-        "elsewhere_s": round(whole - sum(own.values()), 4),
+        "coordinator_cpu_s": round(coordinator_s, 4),
+        "elsewhere_s": round(whole - sum(own.values()) - coordinator_s, 4),
     }
 
 
