@@ -40,6 +40,9 @@ def demo(
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", metavar="DIR", help="Folder of the heart data (see docs).")
     ] = None,
+    postgres: Annotated[
+        str, typer.Option(help="Database of the last made-up hospital: auto (one of the demo's own), none, or its URL.")
+    ] = "auto",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="What the demo leaves. Default: ./cameo-demo.")
     ] = None,
@@ -67,6 +70,7 @@ def demo(
     options = DemoOptions(
         data=source,
         data_dir=data_dir,
+        postgres=postgres,
         out=out,
         rounds=rounds,
         epsilon=epsilon,

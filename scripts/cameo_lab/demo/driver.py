@@ -6,11 +6,13 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cameo_lab.bench.local import free_port
+from cameo_lab.demo.postgres import last_in_postgres
 from cameo_lab.demo.processes import Children, call, call_json, interruptible
 from cameo_lab.demo.progress import Progress
 from cameo_lab.demo.setting import DemoOptions, DemoSite, Setting, prepare
@@ -56,20 +58,22 @@ def run_demo(options: DemoOptions, say: Callable[[str], None]) -> DemoResult:
     """
     layout = Layout(_folder(options.out or Path("cameo-demo")))
     began = time.monotonic()
-    with interruptible(), Progress(say) as progress, Children(layout.out / "logs") as children:
-        progress.stage("data and consents")
-        setting = prepare(options, layout.out)
-        _set_up(layout, setting, progress)
-        _start(layout, setting, children, progress)
-        run = _launch(layout, setting)
-        set_up_seconds = time.monotonic() - began
-        _train(layout, run, children, progress)
-        lost = _tag(layout, setting, children, progress)
-        progress.stage("stopping the processes")
-    from cameo_lab.demo.summary import conclude
+    with ExitStack() as places:
+        with interruptible(), Progress(say) as progress, Children(layout.out / "logs") as children:
+            progress.stage("data and consents")
+            prepared = prepare(options, layout.out)
+            setting = places.enter_context(last_in_postgres(prepared, options.postgres, say))
+            _set_up(layout, setting, progress)
+            _start(layout, setting, children, progress)
+            run = _launch(layout, setting)
+            set_up_seconds = time.monotonic() - began
+            _train(layout, run, children, progress)
+            lost = _tag(layout, setting, children, progress)
+            progress.stage("stopping the processes")
+        from cameo_lab.demo.summary import conclude
 
-    seconds = {"setup": set_up_seconds, "total": time.monotonic() - began}
-    report, summary = conclude(layout.out, layout.coordinator, run, setting, seconds, lost)
+        seconds = {"setup": set_up_seconds, "total": time.monotonic() - began}
+        report, summary = conclude(layout.out, layout.coordinator, run, setting, seconds, lost)
     return DemoResult(out=layout.out, report=report, summary=summary)
 
 
@@ -116,7 +120,8 @@ def _set_up(layout: Layout, setting: Setting, progress: Progress) -> None:
 
 def _init(layout: Layout, site: DemoSite) -> None:
     home = str(layout.hospital(site.name))
-    source = ["--source", "table", "--data", str(site.table), "--mapping", site.mapping]
+    source = ["--source", site.kind, "--data", site.data, "--mapping", site.mapping]
+    source += ["--password-env", site.password_env] if site.password_env else []
     key = ["--pseudonym-key-file", str(site.pseudonym_key)]
     call(["cameo-node", "init", "--name", site.name, *source, *key, "--home", home])
 

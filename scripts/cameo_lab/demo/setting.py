@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from cameo_protocol.errors import ExitCode, OperatorError
 
 SEED = 7
 SYNTHETIC_PATIENTS = 4000
+FORMAT: Final = "duckdb"
 HEART_SITES = {"cleveland": 303, "hungarian": 294, "switzerland": 123, "va": 200}
 HEART_NOTE = (
     "UCI Heart Disease (id 45, CC BY 4.0): A. Janosi, W. Steinbrunn, M. Pfisterer, R. Detrano. "
@@ -20,10 +21,14 @@ HEART_NOTE = (
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """What the user asked for. out: folder for everything the demo leaves; None: ./cameo-demo."""
+    """What the user asked for. out: folder for everything the demo leaves; None: ./cameo-demo.
+
+    postgres: where the last made-up hospital lies, see `postgres.last_in_postgres`.
+    """
 
     data: Literal["synthetic", "heart"] = "synthetic"
     data_dir: Path | None = None
+    postgres: str = "auto"
     out: Path | None = None
     rounds: int | None = None
     epsilon: float | None = None
@@ -34,13 +39,15 @@ class DemoOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSite:
-    """One hospital: its data file, the mapping that reads it, its consent decisions, and its pseudonym key."""
+    """One hospital: its source as `cameo-node init` takes it, its consent decisions, and its pseudonym key."""
 
     name: str
-    table: Path
+    kind: str
+    data: str
     mapping: str
     consents: Path
     pseudonym_key: Path
+    password_env: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +83,16 @@ def overrides(options: DemoOptions, data: str) -> tuple[str, ...]:
 
 
 def _synthetic(options: DemoOptions, folder: Path) -> Setting:
-    from cameo_lab.generate.generator import generate
+    from cameo_lab.generate.generator import generate, source_of
 
-    made = generate(folder / "hospitals", 4, SYNTHETIC_PATIENTS, SEED)
+    made = generate(folder / "hospitals", 4, SYNTHETIC_PATIENTS, SEED, formats=(FORMAT,))
+    kind, mapping = source_of(FORMAT)
     sites = tuple(
         DemoSite(
             name=site.name,
-            table=site.facts,
-            mapping=made.source,
+            kind=kind,
+            data=str(site.place(FORMAT)),
+            mapping=mapping,
             consents=site.consents,
             pseudonym_key=_pseudonym_key(folder, site.name),
         )
@@ -129,7 +138,8 @@ def _heart(options: DemoOptions, folder: Path) -> Setting:
         sites.append(
             DemoSite(
                 name=name,
-                table=table.absolute(),
+                kind="table",
+                data=str(table.absolute()),
                 mapping="heart",
                 consents=consents,
                 pseudonym_key=_pseudonym_key(folder, name),
