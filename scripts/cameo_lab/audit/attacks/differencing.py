@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from cameo_lab.audit.finding import Effort, Finding
 from cameo_lab.audit.subject import Floats, Subject, added
 from cameo_protocol.errors import Reject
 from cameo_protocol.packet import Packet
+from cameo_protocol.plan import Site
 from cameo_protocol.secagg.client_round import Live, Uploaded, acknowledge, reveal
 from cameo_protocol.secagg.encoding import decode
 from cameo_protocol.secagg.journal import Stage
@@ -27,7 +29,7 @@ from cameo_protocol.stages import REVEAL, RoundCall
 
 TRIALS = {"quick": 4, "full": 50}
 REVEALS = {"quick": 20, "full": 100}
-STEPS = {"quick": 20, "full": 200}
+STEPS = {"quick": 60, "full": 300}
 
 
 # --- an aggregate of one: two survivor sets of one round ----------------------------------------------------------
@@ -38,14 +40,15 @@ def aggregate_of_one(subject: Subject, random: np.random.Generator, effort: Effo
 
     The attacker is a malicious coordinator. Of one round's uploads it tells some hospitals that all survived, others
     that the target was lost, then each of them the other story, and asks everybody for shares of both; it also asks
-    for the target alone. Control: hospitals that forget (a machine restored from a snapshot, its journal with it).
+    for the target alone. Where all hospitals of a plan must answer, one more joins, so that there is a second set to
+    tell of. Control: hospitals that forget (a machine restored from a snapshot, its journal with it).
     Source: Pasquini, Francati, Ateniese, CCS 2022, "Eluding Secure Aggregation in Federated Learning via Model
     Inconsistency", on differing views; Bonawitz et al., CCS 2017, section 6 (consistency round).
     """
     started = time.monotonic()
     trials = TRIALS[effort]
-    model = subject.initial()
-    with open_wire(subject, subject.hospitals) as wire:
+    model, larger = subject.initial(), _with_room(subject)
+    with open_wire(larger, larger.hospitals) as wire:
         opened = sum(_equivocate(wire, model, random, forgetful=False) for _ in range(trials))
         control = sum(_equivocate(wire, model, random, forgetful=True) for _ in range(trials))
     return Finding(
@@ -57,6 +60,23 @@ def aggregate_of_one(subject: Subject, random: np.random.Generator, effort: Effo
         control_failed=control == trials,
         seconds=time.monotonic() - started,
     )
+
+
+def _with_room(subject: Subject) -> Subject:
+    """The subject with an empty hospital more, if its threshold leaves no hospital that may be lost."""
+    plan, cohort = subject.plan, subject.plan.cohort
+    if max(cohort.threshold, 3) < len(cohort.sites):
+        return subject
+    free = min(set(range(1, 256)) - {site.index for site in cohort.sites})
+    joined = (*cohort.sites, Site(name="one-more", index=free, identity="0" * 64))
+    sites = tuple(sorted(joined, key=lambda site: site.index))
+    # The scale was the largest at which the smaller cohort's sum fits its lanes.
+    tasks = tuple(
+        task.model_copy(update={"encoded": task.encoded.model_copy(update={"scale": max(1, task.encoded.scale // 2)})})
+        for task in plan.tasks
+    )
+    changed = plan.model_copy(update={"cohort": cohort.model_copy(update={"sites": sites}), "tasks": tasks})
+    return replace(subject, plan=changed, hospitals=(*subject.hospitals, empty(subject)))
 
 
 def _equivocate(wire: Wire, model: Floats, random: np.random.Generator, *, forgetful: bool) -> bool:

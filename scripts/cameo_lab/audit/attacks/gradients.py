@@ -17,7 +17,6 @@ from cameo_models.networks import build, load_parameters, patient_losses
 from cameo_models.shapes import ModelTask, unflatten
 from cameo_protocol.plan import RiskTask, RunPlan
 
-RATE = 0.02
 # A feature lies in [-1, 1]; half of that range, 1.0 RMS, is what a coin gets, and guessing zeros gets 0.58.
 RECONSTRUCTED_RMS = 0.1
 
@@ -66,26 +65,28 @@ def _closed_form(task: RiskTask, features: int, sums: Floats) -> Floats:
 
 
 def _matched(plan: RunPlan, features: int, view: View, start: Floats, steps: int) -> Floats:
-    """Move x until its gradients point where the view's do; the guess that matches best on the way is kept."""
+    """Move x until its gradients point where the view's do."""
     spans = plan.parameter_spans()
     losses = [
         _distance(task, features, view.parameters[spans[task.name]], torch.from_numpy(view.sums[task.name]))
         for task in plan.trained()
     ]
     guess = torch.tensor(start, requires_grad=True)
-    optimizer = torch.optim.Adam([guess], lr=RATE)
-    best, least = start.copy(), np.full(len(start), np.inf)
-    for _ in range(steps):
+    # The valley is flat where prototypes lie close together, so the curvature is needed.
+    optimizer = torch.optim.LBFGS(
+        [guess], max_iter=steps, history_size=20, tolerance_grad=1e-14, tolerance_change=1e-16,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def distance() -> torch.Tensor:
         optimizer.zero_grad()
-        distance = torch.stack([loss(guess) for loss in losses]).sum(dim=0)
-        found = distance.detach().numpy()
-        better = found < least
-        best[better], least[better] = guess.detach().numpy()[better], found[better]
-        torch.autograd.backward(distance.sum())
-        optimizer.step()
-        with torch.no_grad():
-            guess.clamp_(-1.0, 1.0)
-    return best
+        total = torch.stack([loss(guess).sum() for loss in losses]).sum()
+        torch.autograd.backward(total)
+        return total
+
+    optimizer.step(distance)  # type: ignore[no-untyped-call]
+    found: Floats = np.clip(np.nan_to_num(guess.detach().numpy()), -1.0, 1.0)
+    return found
 
 
 class _Called(nn.Module):

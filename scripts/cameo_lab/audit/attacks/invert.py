@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,14 @@ from cameo_client.node.contribution import Patients
 from cameo_lab.audit.attacks.gradients import View, hits, invert
 from cameo_lab.audit.attacks.wire import Lanes, Wire, open_wire
 from cameo_lab.audit.finding import Effort, Finding
-from cameo_lab.audit.subject import Floats, Subject, patients_of
+from cameo_lab.audit.subject import Floats, Subject, added, patients_of
+from cameo_protocol.errors import Bug
 from cameo_protocol.secagg.encoding import decode
 
-TARGETS = {"quick": 6, "full": 100}
-STEPS = {"quick": 20, "full": 300}
+TARGETS = {"quick": 5, "full": 100}
+STEPS = {"quick": 60, "full": 300}
 # All rounds of the plan spent on one patient and one model; past this many the quick audit stops averaging.
-ROUNDS = {"quick": 4, "full": 2000}
+ROUNDS = {"quick": 3, "full": 2000}
 PLAIN_SHARE = 0.95
 LEAST_P = 1e-6
 
@@ -75,11 +77,10 @@ class _Targets:
         return [empty(self.subject) for _ in self.subject.plan.cohort.sites[1:]]
 
 
-def alone(subject: Subject, rows: npt.NDArray[np.float32], outcome: Floats, focus) -> Patients:  # type: ignore[no-untyped-def]
-    """A hospital whose only patient is `focus()`; -1 = none."""
-    patients = patients_of(rows, outcome, subject.plan)
-    chosen = np.arange(len(rows))
-    return Patients(patients.features, patients.outcomes, patients.held_out, lambda: chosen == focus())
+def alone(subject: Subject, rows: npt.NDArray[np.float32], outcome: Floats, focus: Callable[[], int]) -> Patients:
+    """A hospital whose only patient is `focus()`, as all others have withdrawn; -1 = none."""
+    places = np.arange(len(rows))
+    return replace(patients_of(rows, outcome, subject.plan), allowed=lambda: places == focus())
 
 
 def empty(subject: Subject) -> Patients:
@@ -132,8 +133,5 @@ def uniform_p(lanes: Lanes) -> float:
 
 def _check_sum(wire: Wire, total: Lanes | None) -> None:
     """The attack looks at the product's bytes only if they are the sum of what its hospitals made."""
-    from cameo_lab.audit.subject import added
-    from cameo_protocol.errors import Bug
-
     if total is None or not np.array_equal(total, added(list(wire.made.values()))):
         raise Bug("attack-sum", what="the opened sum is not the sum of the hospitals' vectors")

@@ -165,7 +165,7 @@ class Wire:
         self.made.clear()
         for index in call.invited:
             answer = self.ask(index, Packet(UPLOAD, call.encode(), model))
-            collecting.add_upload(index, answer.body, answer.vector)
+            collecting.add_upload(index, unpair(answer.body)[0], answer.vector)
             uploads[index] = np.frombuffer(answer.vector, dtype="<u4")
         return _not_void(collecting.close()), uploads
 
