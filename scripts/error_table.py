@@ -40,7 +40,7 @@ SPOKEN = {
     ("peer", "out-of-order"): ("7", "a message that does not fit the stage the hospital is at", ""),
     ("void", "uploads-too-few"): (
         "",
-        "fewer than max(t, 3) masked vectors came in time",
+        "fewer than max(t, 3) masked vectors came",
         "see who was lost, call them",
     ),
     ("void", "acks-too-few"): ("", "fewer than t hospitals acknowledged the survivor set", "the same"),
@@ -54,6 +54,11 @@ SPOKEN = {
         "",
         "a lost hospital had wrapped other edge keys than it published; nothing was summed",
         "call the hospital that is blamed",
+    ),
+    ("void", "record-damaged"): (
+        "",
+        "what the coordinator had written of the round before it was restarted does not read back",
+        "check the disk of the coordinator's home",
     ),
     ("operator", "server-app-failed"): ("7", "the run's process failed", "read logs/ of the coordinator's home"),
     ("operator", "server-app-died"): (
