@@ -32,6 +32,7 @@ class HospitalData:
 
     facts: `pseudonym` and one column a fact of the catalogue (Float64, Int64, Boolean, Enum), null = missing.
     outcomes: `pseudonym` and one Int8 column a label, named by its id: 1, 0, or null = unknown or left out.
+    earlier: further records of some of these patients, oldest first, where the mapping allows several; None otherwise.
     dataset: the source's name, under which the ledger and the hold-out know this data set.
     synthetic: no real patient is behind it.
     """
@@ -43,6 +44,23 @@ class HospitalData:
     catalogue: str
     snapshot: date | None
     synthetic: bool
+    earlier: Earlier | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """Records before the current one; columns as in `HospitalData`, row i of both is one record."""
+
+    facts: pl.DataFrame = field(repr=False)
+    outcomes: pl.DataFrame = field(repr=False)
+
+
+def every_record(data: HospitalData) -> HospitalData:
+    """All records for training: the earlier ones first, then each patient's current one, so it is its last row."""
+    if data.earlier is None:
+        return data
+    facts = pl.concat([data.earlier.facts, data.facts])
+    return replace(data, facts=facts, outcomes=pl.concat([data.earlier.outcomes, data.outcomes]), earlier=None)
 
 
 def load(
@@ -76,11 +94,15 @@ def load(
     report = quality.assess(facts, catalogue, age_days=age, max_age_days=mapping.max_age_days)
     cleaned, kept, report = _clean(facts, catalogue, table, report)
     named = pl.Series("pseudonym", pseudonyms(pseudonym_key, ids)).filter(kept)
-    order = named.arg_sort()
+    order = pl.DataFrame([named]).with_row_index("row").sort("pseudonym", maintain_order=True)
+    last = order["pseudonym"].is_last_distinct()
+    now, before = order["row"].filter(last), order["row"].filter(~last)
+    rows, results = (frame.filter(kept).insert_column(0, named) for frame in (cleaned, outcomes))
     return HospitalData(
-        facts=cleaned.filter(kept).insert_column(0, named)[order],
-        outcomes=outcomes.filter(kept).insert_column(0, named)[order],
-        quality=replace(report, records=report.records.filter(kept)[order]),
+        facts=rows[now],
+        outcomes=results[now],
+        earlier=Earlier(rows[before], results[before]) if before.len() else None,
+        quality=replace(report, records=report.records.filter(kept)[now]),
         dataset=mapping.id,
         catalogue=catalogue.id,
         snapshot=mapping.snapshot,
@@ -118,11 +140,11 @@ def _read(source: SourceConfig, catalogue: Catalogue) -> tuple[pl.DataFrame, Tab
 
 
 def _person_ids(text: pl.DataFrame, source: TableSource) -> tuple[list[str], list[Finding]]:
-    """One id a row; missing ids and ids that occur twice are findings."""
+    """One id a row; missing ids, and ids that occur twice where each patient has one record, are findings."""
     if source.mapping.person_id == "row":
         return [f"row {number}" for number in range(1, text.height + 1)], []
     ids = text[str(source.mapping.person_id)]
-    twice = ids.is_duplicated() & ids.is_not_null()
+    twice = ids.is_duplicated() & ids.is_not_null() & (source.mapping.records == "one")
     findings = [
         Finding(code, source.path.name, str(source.mapping.person_id), problem, rows_of(bad))
         for code, problem, bad in (

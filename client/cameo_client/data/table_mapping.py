@@ -47,6 +47,8 @@ class TableMapping(BaseModel, frozen=True, extra="forbid"):
     position. Every column of the file is mapped or listed in `ignore`; ignored ones, such as names and
     addresses, are not read and may be absent. missing: tokens that mean null. person_id: the id's column, or
     "row" where the file has no id; then the row number stands in, and pseudonyms are good for this file only.
+    records: "several" allows a patient several rows, such as stays or index dates, in the order of time; the last one
+    is the current record, which is scored and tagged; the earlier ones serve training only, clipped with it as one.
     snapshot: the index date of the facts. max_age_days: an older snapshot costs quality points.
     impossible: values outside the plausible range stop the load ("refuse"), or become null and are counted in
     the quality report ("clear"); a patient who then lacks a fact that may not be null is left out and counted.
@@ -62,6 +64,7 @@ class TableMapping(BaseModel, frozen=True, extra="forbid"):
     header: bool = True
     missing: tuple[str, ...] = ("",)
     person_id: Where | Literal["row"] = "row"
+    records: Literal["one", "several"] = "one"
     snapshot: date | None = None
     max_age_days: int | None = Field(default=None, ge=1)
     impossible: Literal["refuse", "clear"] = "refuse"
@@ -78,6 +81,8 @@ class TableMapping(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("a column is used twice")
         if not self.header and any(isinstance(column, str) for column in used):
             raise ValueError("without a header every column is given by its position")
+        if self.records == "several" and self.person_id == "row":
+            raise ValueError("several records a patient need a person id that says whose they are")
         if self.snapshot is None and any(column.date for column in self.facts.values()):
             raise ValueError("a date column needs the snapshot date")
         return self

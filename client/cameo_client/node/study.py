@@ -14,7 +14,7 @@ from cameo_client.consent.store import ConsentStore
 from cameo_client.data.catalogue import load_labels
 from cameo_client.data.columns import group_column, model_columns, outcome_column
 from cameo_client.data.holdout import held_out
-from cameo_client.data.hospital import HospitalData
+from cameo_client.data.hospital import HospitalData, every_record
 from cameo_client.home import NodeHome, load_pseudonym_key
 from cameo_client.node.admission import PolicyRefusal, Study
 from cameo_client.node.contribution import Patients
@@ -58,24 +58,32 @@ def open_study(
     local.data.quality.require()
     labels = {task.label for task in plan.tasks if isinstance(task, RiskTask)}
     key = load_pseudonym_key(home.pseudonym_key)
-    names = local.pseudonyms
+    every = every_record(local.data)
+    names: list[str] = every.facts["pseudonym"].to_list()
 
     def allowed() -> npt.NDArray[np.bool_]:
         return _may_train(home, names, consents, now())
 
     patients = Patients(
-        features=local.features,
-        outcomes={label: outcome_column(local.data, label) for label in labels},
+        features=_features(local, every),
+        outcomes={label: outcome_column(every, label) for label in labels},
         held_out=held_out(names, share=plan.data.holdout, key=key, dataset=local.data.dataset),
         allowed=allowed,
         owner=_owners(names),
         groups={
-            task.name: group_column(local.data, local.catalogue, task.by)
+            task.name: group_column(every, local.catalogue, task.by)
             for task in plan.tasks
             if isinstance(task, HistogramTask) and task.by is not None
         },
     )
     return Study(patients=patients, features=local.features.shape[1])
+
+
+def _features(local: LocalData, every: HospitalData) -> npt.NDArray[np.float32]:
+    """The features of every record; those of the current ones are there already."""
+    if every is local.data:
+        return local.features
+    return feature_matrix(local.catalogue, model_columns(every, local.catalogue))
 
 
 def _owners(names: list[str]) -> npt.NDArray[np.int64] | None:

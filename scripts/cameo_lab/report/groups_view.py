@@ -119,11 +119,10 @@ def recalibration_sentences(found: Recalibration) -> list[str]:
         reason = found.note.removeprefix("not applied: ") or "the noise leaves slope and intercept too uncertain"
         return [f"The probabilities are as training left them: {reason}."]
     slope, intercept = found.slope, found.intercept
-    stretched = "spread out" if slope.value > 1 else "drawn together"
     moved = "raised" if intercept.value > 0 else "lowered"
     return [
-        f"After training, the model's log-odds were {stretched} by a slope of {slope.value:.2f}"
-        f" ({slope.low:.2f}–{slope.high:.2f}) and {moved} by {abs(intercept.value):.2f}"
+        f"After training, the model's log-odds were multiplied by {slope.value:.2f}"
+        f" ({slope.low:.2f}–{slope.high:.2f}) and then {moved} by {abs(intercept.value):.2f}"
         f" ({signed2(intercept.low)} to {signed2(intercept.high)}), fitted from noised counts of training patients."
         " The ranking, and so the AUC, stays what it was. Every figure here is of the corrected model."
     ]

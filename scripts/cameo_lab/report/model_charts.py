@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -68,8 +69,9 @@ def ranking(quality: Quality) -> Chart | None:
 
 
 def _calibration_marks(frame: Frame, points: Sequence[CalibrationPoint]) -> list[Markup]:
+    top = frame.x_range[1]
     parts = [
-        element("line", x1=frame.x(0), y1=frame.y(0), x2=frame.x(1), y2=frame.y(1), class_="reference"),
+        element("line", x1=frame.x(0), y1=frame.y(0), x2=frame.x(top), y2=frame.y(top), class_="reference"),
         element("polyline", points=frame.points((p.predicted, p.observed) for p in points), class_="line thin"),
     ]
     for point in points:
@@ -85,7 +87,9 @@ def calibration(quality: Quality) -> Chart | None:
     points = quality.calibration
     if not points:
         return None
-    frame = Frame(height=300, x_range=(0, 1), y_range=(0, 1))
+    reach = max(max(point.predicted, point.high or point.observed) for point in points)
+    top = min(1.0, math.ceil(reach * 10.5) / 10)  # scores of rare outcomes fill the drawing too
+    frame = Frame(height=300, x_range=(0, top), y_range=(0, top))
     body = frame.y_axis("had the outcome") + frame.x_axis("predicted risk")
     said = "; ".join(f"predicted {p.predicted:.2f}, observed {p.observed:.2f}" for p in points)
     return Chart(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cameo_client.consent.records import ConsentRecord
+from cameo_client.data.hospital import Earlier
 from cameo_client.home import NodeHome
 from cameo_client.node.admission import PolicyRefusal, initial_model
 from cameo_client.node.contribution import Contributor, Patients
@@ -154,6 +155,29 @@ def test_warming_up_gives_nothing_and_changes_no_later_vector(world: Any) -> Non
     assert warm.warm_up(model) is None  # type: ignore[func-returns-value]
     assert np.array_equal(cold.noisy_vector("train", model), warm.noisy_vector("train", model))
     assert world.first.ledger.spent() == 0
+
+
+def test_earlier_records_are_trained_on_as_part_of_their_patient_and_never_counted(world: Any) -> None:
+    node = world.first
+    local = node.local()
+    again = [0, 1, 1, 5]
+    earlier = Earlier(local.data.facts[again], local.data.outcomes[again])
+    several = replace(local, data=replace(local.data, earlier=earlier))
+    home = NodeHome(world.homes / "h1")
+    study = open_study(home, world.plan, several, node.consents, lambda: datetime.now(UTC))
+    plain, patients = study_of(world).patients, study.patients
+    size = len(plain.held_out)
+    assert plain.owner is None
+    assert patients.owner is not None
+    assert patients.owner[:4].tolist() == patients.owner[4:][again].tolist()
+    assert sorted(patients.owner[4:].tolist()) == list(range(size))
+    for every, one in ((patients.held_out, plain.held_out), (patients.allowed(), plain.allowed())):
+        assert every.tolist() == [*one[again], *one]
+    assert np.array_equal(patients.features, np.concatenate([plain.features[again], plain.features]))
+    model = model_of(world, study.features)
+    for kind in ("evaluate", "recalibrate"):
+        vectors = [Contributor(world.plan, p, no_noise, middle).noisy_vector(kind, model) for p in (plain, patients)]
+        assert np.array_equal(*vectors)
 
 
 def with_groups(plan: RunPlan, **groups: Any) -> RunPlan:

@@ -100,7 +100,7 @@ def test_it_says_what_the_model_is_worth_for_each_group_and_what_that_cost(make:
         "gradient inversion 0 of 5 reconstructed yes broken, as it must",
         "membership inference AUC <= 0.583 no",
         "everybody held out 9.1 % 7.5–10.7 %",
-        "a slope of 0.93 (0.83–1.03) and raised by 0.42 (+0.17 to +0.67)",
+        "multiplied by 0.93 (0.83–1.03) and then raised by 0.42 (+0.17 to +0.67)",
         "0.036 before, 0.010 after",
         "evaluation by sex 4.5 %",
         "How each ledger filled",
