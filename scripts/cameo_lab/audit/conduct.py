@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import numpy as np
@@ -51,11 +52,12 @@ def audit_plan(plan: RunPlan, effort: Effort, say: Say) -> Audit:
 def audit_subject(subject: Subject, random: np.random.Generator, effort: Effort, say: Say) -> Audit:
     """Run every check on a subject. A check that cannot be carried out is a failed one, never a skipped one."""
     findings = []
-    for number, (name, check) in enumerate(checks().items(), start=1):
-        say(f"audit {number}/{len(checks())}: {name}")
-        finding = _tried(name, check, subject, random, effort)
-        say(f"  {'passed' if finding.passed and finding.control_failed else 'FAILED'} in {finding.seconds:.1f} s")
-        findings.append(finding)
+    with one_thread():
+        for number, (name, check) in enumerate(checks().items(), start=1):
+            say(f"audit {number}/{len(checks())}: {name}")
+            finding = _tried(name, check, subject, random, effort)
+            say(f"  {'passed' if finding.passed and finding.control_failed else 'FAILED'} in {finding.seconds:.1f} s")
+            findings.append(finding)
     bounds = [f.figures["lower bound"] for f in findings if f.name == CANARY and "lower bound" in f.figures]
     return Audit(
         recipe=release_gate.recipe_of(subject.plan),
@@ -101,8 +103,23 @@ def ensure(home: CoordinatorHome, plan: RunPlan, say: Say) -> None:
 
 
 def checks() -> Mapping[str, Check]:
-    """Every check by name, in order."""
-    return CHECKS
+    """Every check and attack by name, in order."""
+    from cameo_lab.audit.attacks.table import ATTACKS
+
+    return {**CHECKS, **ATTACKS}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: the models are small, and more threads would only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _tried(name: str, check: Check, subject: Subject, random: np.random.Generator, effort: Effort) -> Finding:

@@ -63,8 +63,9 @@ def run_demo(options: DemoOptions, say: Callable[[str], None]) -> DemoResult:
             progress.stage("data and consents")
             prepared = prepare(options, layout.out)
             setting = places.enter_context(last_in_postgres(prepared, options.postgres, say))
-            _set_up(layout, setting, progress)
+            _set_up(layout, setting, children, progress)
             _start(layout, setting, children, progress)
+            _audited(children, progress)
             run = _launch(layout, setting)
             set_up_seconds = time.monotonic() - began
             _train(layout, run, children, progress)
@@ -100,12 +101,14 @@ def _folder(out: Path) -> Path:
     return out
 
 
-def _set_up(layout: Layout, setting: Setting, progress: Progress) -> None:
-    """Keys, certificates, roster and approvals, each made by its own side's command."""
+def _set_up(layout: Layout, setting: Setting, children: Children, progress: Progress) -> None:
+    """Keys, certificates, roster and approvals, each made by its own side's command; the audit begins beside them."""
     home = ["--home", str(layout.coordinator)]
     progress.stage("coordinator: keys and certificates")
     ports = [f"--{name}-port={free_port()}" for name in ("fleet", "operator", "join", "page")]
     call(["cameo", "coordinator", "init", "--name", "demo", "--host", HOST, *ports, *home])
+    recipe = ["--plan", "--sites", str(len(setting.sites)), *setting.overrides]
+    children.start("audit", ["cameo", "audit", *recipe, *home])
     progress.stage("hospitals: keys, made by each of them")
     with ThreadPoolExecutor(len(setting.sites)) as pool:
         list(pool.map(lambda site: _init(layout, site), setting.sites))
@@ -161,6 +164,23 @@ def _still_alive(children: Children, needed: set[str]) -> None:
                 do="do what the message above says, then run the demo again",
                 exit=ExitCode(status) if status in list(ExitCode) else ExitCode.BUG,
             )
+
+
+def _audited(children: Children, progress: Progress) -> None:
+    """Wait for the audit that began with the set-up; nothing is run when it failed."""
+    progress.stage("audit of the plan, on made-up patients")
+    until = time.monotonic() + AUDIT_WAIT
+    while "audit" not in children.ended():
+        _still_alive(children, {"coordinator"})
+        if time.monotonic() > until:
+            raise OperatorError(
+                "demo-audit",
+                what=f"the audit took longer than {AUDIT_WAIT:.0f} s",
+                do=f"read {children.logs}/audit.log",
+            )
+        time.sleep(0.1)
+    if children.ended()["audit"] != ExitCode.OK:
+        _still_alive(children, {"audit"})
 
 
 def _launch(layout: Layout, setting: Setting) -> str:

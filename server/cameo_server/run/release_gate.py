@@ -26,7 +26,18 @@ LABEL = "audit"
 MAX_AUDIT_BYTES = 1 << 20
 AUDITED = ("cameo-fl", "torch", "opacus", "opendp")
 """Software whose change makes an audit out of date."""
-REQUIRED = frozenset({"noise-distribution", "empty-batch-noise", "batch-size", "ledger-entries", "canary-lower-bound"})
+REQUIRED = frozenset(
+    {
+        "noise-distribution",
+        "empty-batch-noise",
+        "batch-size",
+        "ledger-entries",
+        "canary-lower-bound",
+        "gradient-inversion",
+        "imprint",
+        "membership-inference",
+    }
+)
 """Checks without which an audit is none."""
 
 Auditor = Callable[[CoordinatorHome, RunPlan], None]
