@@ -1,7 +1,7 @@
 """A hospital process of the deployed benchmark: the real agent and secure sum; numbers in place of patients.
 
-`python -m cameo_lab.bench.secagg_deployed_node FOLDER`: the folder holds node.json, plan.json and the keys. It says
-"ready" on stdout with its Flower key and writes the seconds of each answer to answers.json as they are given.
+`python -m cameo_lab.bench.secagg_deployed_node FOLDER`: the folder holds node.json and the keys, the folder above it
+plan.json. After each round the seconds of every answer so far are in answers.json.
 """
 
 from __future__ import annotations
