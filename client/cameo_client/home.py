@@ -133,6 +133,11 @@ class NodeHome:
         return self.root / "models"
 
     @property
+    def peers(self) -> Path:
+        """How far the other hospitals' ledgers were, as they signed it."""
+        return self.root / "peers.json"
+
+    @property
     def journal(self) -> Path:
         """Which rounds have been answered."""
         return self.root / "journal"

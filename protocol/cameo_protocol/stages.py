@@ -8,7 +8,7 @@ secure sum itself are in `secagg`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -34,6 +34,9 @@ ERROR: Final = "error"
 MAX_BODY: Final = 64 << 20
 MAX_SETUP_ITEM: Final = 4 << 20
 MAX_ROUND_ITEM: Final = 1 << 14
+MAX_HEAD_ITEM: Final = 1 << 10
+# The one code of a hospital's own trouble that it tells: its ledger is behind what it once signed.
+ROLLED_BACK: Final = "ledger-rolled-back"
 Answer = Literal["accept", "declined-policy", "declined-local"]
 ANSWERS: Final[tuple[Answer, ...]] = ("accept", "declined-policy", "declined-local")
 
@@ -49,43 +52,54 @@ def _fields(value: Any, kinds: dict[str, type], stage: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Invitation:
-    """The coordinator asks a hospital to take part in a run. plan: the plan's canonical bytes."""
+    """The coordinator asks a hospital to take part in a run.
+
+    plan: the plan's canonical bytes. heads: the newest head of each hospital's ledger that the coordinator was told.
+    """
 
     run: str
     plan: bytes
+    heads: Mapping[int, bytes] = field(default_factory=dict)
 
     def seal(self, key: Ed25519PrivateKey) -> bytes:
         """Signed with the coordinator's plan key."""
-        return envelope.seal(key, "admit", {"run": self.run, "plan": self.plan})
+        return envelope.seal(key, "admit", {"run": self.run, "plan": self.plan, "heads": pack(self.heads)})
 
     @classmethod
     def open(cls, body: bytes, coordinator: bytes) -> Self:
         """Verify against the coordinator's 32-byte public key; otherwise `Reject`."""
         value = envelope.open_envelope(body, coordinator, "admit", max_bytes=MAX_BODY)
-        return cls(**_fields(value, {"run": str, "plan": bytes}, ADMIT))
+        value = _fields(value, {"run": str, "plan": bytes, "heads": bytes}, ADMIT)
+        return cls(run=value["run"], plan=value["plan"], heads=unpack(value["heads"], max_item_bytes=MAX_HEAD_ITEM))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """A hospital's answer to an invitation. The reason of a decline stays in the hospital."""
+    """A hospital's answer to an invitation. The reason of a decline stays in the hospital.
+
+    head: of its ledger, signed (`heads.LedgerHead`). peers: the heads of others that it remembers.
+    """
 
     run: str
     plan_id: bytes
     answer: Answer
+    head: bytes = b""
+    peers: Mapping[int, bytes] = field(default_factory=dict)
 
     def seal(self, key: Ed25519PrivateKey) -> bytes:
         """Signed with the hospital's identity key."""
         body = {"run": self.run, "plan": self.plan_id, "answer": self.answer}
-        return envelope.seal(key, "admission", body)
+        return envelope.seal(key, "admission", {**body, "head": self.head, "peers": pack(self.peers)})
 
     @classmethod
     def open(cls, body: bytes, identity: bytes) -> Self:
         """Verify against the hospital's identity; otherwise `Reject`."""
-        value = envelope.open_envelope(body, identity, "admission", max_bytes=4096)
-        value = _fields(value, {"run": str, "plan": bytes, "answer": str}, ADMIT)
+        value = envelope.open_envelope(body, identity, "admission", max_bytes=1 << 18)
+        value = _fields(value, {"run": str, "plan": bytes, "answer": str, "head": bytes, "peers": bytes}, ADMIT)
         if value["answer"] not in ANSWERS:
             raise Reject("message-malformed", what="an answer to an invitation that is none of the three")
-        return cls(run=value["run"], plan_id=value["plan"], answer=value["answer"])
+        peers = unpack(value["peers"], max_item_bytes=MAX_HEAD_ITEM)
+        return cls(run=value["run"], plan_id=value["plan"], answer=value["answer"], head=value["head"], peers=peers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +129,9 @@ class EpochCall:
 class RoundCall:
     """Opens a round. The vector beside it: parameters of all trained tasks in plan order, little-endian float32.
 
-    round_no: within the epoch, from 0. step: opened training sums so far.
+    round_no: within the epoch, from 0. step: opened training sums so far. heads: of the hospitals' ledgers, as each
+    signed its own last (`heads.LedgerHead`); all hospitals of a round get, and sign, the same ones.
+    The answer to it is a pair: the header of the secure sum, and the hospital's signed head.
     """
 
     run: str
@@ -124,6 +140,7 @@ class RoundCall:
     kind: RoundKind
     step: int
     invited: tuple[int, ...]
+    heads: Mapping[int, bytes] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Canonical CBOR."""
@@ -135,14 +152,15 @@ class RoundCall:
                 "kind": self.kind,
                 "step": self.step,
                 "invited": list(self.invited),
+                "heads": pack(self.heads),
             }
         )
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
         """Strict; otherwise `Reject`."""
-        kinds = {"run": str, "epoch": int, "round": int, "kind": str, "step": int, "invited": list}
-        value = _fields(canonical.decode(body, max_bytes=1 << 16), kinds, UPLOAD)
+        kinds = {"run": str, "epoch": int, "round": int, "kind": str, "step": int, "invited": list, "heads": bytes}
+        value = _fields(canonical.decode(body, max_bytes=1 << 19), kinds, UPLOAD)
         if value["kind"] not in ROUND_KINDS:
             raise Reject("message-malformed", what="a round of a kind that does not exist")
         return cls(
@@ -152,6 +170,7 @@ class RoundCall:
             kind=value["kind"],
             step=value["step"],
             invited=_indices(value["invited"]),
+            heads=unpack(value["heads"], max_item_bytes=MAX_HEAD_ITEM),
         )
 
     def model_hash(self, parameters: bytes) -> bytes:

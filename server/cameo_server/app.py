@@ -61,7 +61,15 @@ def drive(
     exchange: Exchange, home: CoordinatorHome, store: RunStore, run: str, plan: RunPlan, nodes: dict[int, int]
 ) -> None:
     """Drive a run over an exchange. nodes: Shamir index -> Flower node id."""
-    parties = Parties(plan=plan, nodes=nodes, exchange=exchange, store=store, clock=time.monotonic, pause=time.sleep)
+    parties = Parties(
+        plan=plan,
+        nodes=nodes,
+        exchange=exchange,
+        store=store,
+        clock=time.monotonic,
+        pause=time.sleep,
+        head_file=home.heads,
+    )
     features = len(feature_names(read_catalogue(plan.data.catalogue)))
     driver = RunDriver(
         parties=parties,

@@ -103,6 +103,11 @@ class CoordinatorHome:
         return self.root / "federation.json"
 
     @property
+    def heads(self) -> Path:
+        """How far each hospital's ledger was, as it signed it; said back to it, so that none can be put back."""
+        return self.root / "heads.json"
+
+    @property
     def runs(self) -> Path:
         """One folder a run."""
         return self.root / "runs"

@@ -32,6 +32,7 @@ from cameo_protocol.packet import Packet
 from cameo_protocol.secagg.client_round import Live
 from cameo_protocol.secagg.keys import RoundKeys
 from cameo_protocol.secagg.params import RoundStart
+from cameo_protocol.stages import unpair
 from cameo_server.home import open_home
 from cameo_server.launch import follow
 
@@ -140,7 +141,7 @@ def record(
     foreign: list[str] = []
     with Progress(lambda _line: None) as progress, Children(tmp_path / "logs") as children:
         ready = prepare(options, tmp_path)
-        driver._set_up(layout, ready, progress)
+        driver._set_up(layout, ready, children, progress)
         first, *others = ready.sites
         coordinator = ["cameo", "coordinator", "start", "--listen", "127.0.0.1", "--home", str(layout.coordinator)]
         children.start("coordinator", coordinator)
@@ -183,7 +184,8 @@ def test_recorded_bytes_of_a_real_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not [key for key in recorder.keys if key in sent], "a key was sent"
     for answer in recorder.answers:
         if answer.kind in ROUND_FIELDS:
-            body = envelope.unverified_body(answer.body, max_bytes=1 << 14)
+            signed = unpair(answer.body)[0] if answer.kind == "upload" else answer.body
+            body = envelope.unverified_body(signed, max_bytes=1 << 14)
             assert set(body) == ROUND_FIELDS[answer.kind], "no count or metric has a field to travel in"
             assert bool(answer.vector) == (answer.kind == "upload")
     assert not [path for path, _ in recorder.sent if path.endswith("get-fab")], "a bundle was asked for"

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from cameo_client.node import admission as node_admission
 from cameo_client.node.admission import Gatekeeper, Study
 from cameo_client.node.hospital import Hospital
 from cameo_client.node.journal import DiskJournal
+from cameo_client.node.peers import PeerHeads
 from cameo_client.node.publication import Library
 from cameo_lab.in_process import DirectExchange
 from cameo_protocol.confdir import conf_dir
@@ -97,6 +99,8 @@ class MadeUp:
 class NoLedger:
     """For scale: spends are counted elsewhere."""
 
+    dataset = "none"
+
     def reserve(self, *_: Any) -> None:
         pass
 
@@ -105,6 +109,12 @@ class NoLedger:
 
     def close(self, _run: str) -> None:
         pass
+
+    def check_echo(self, *_: Any) -> None:
+        pass
+
+    def head(self) -> Any:
+        return SimpleNamespace(entries=1, hash=bytes(32))
 
 
 class NoJournal:
@@ -124,6 +134,7 @@ class SmallHospital:
     reach: Callable[[str], None] = lambda _point: None
 
     def __post_init__(self) -> None:
+        self.reports: list[tuple[str, str]] = []
         self.ledger: Any = NoLedger()
         self.journal: Any = NoJournal()
         if self.folder is not None:
@@ -135,6 +146,7 @@ class SmallHospital:
             self.ledger = Ledger.open(path, **options)
             self.journal = DiskJournal(self.folder / "journal.sqlite", self.reach)
         key = identity(self.index)
+        peers = PeerHeads(self.folder / "peers.json") if self.folder else PeerHeads()
         gate = Gatekeeper(
             site=f"hospital-{self.index}",
             coordinator=public(COORDINATOR),
@@ -144,13 +156,14 @@ class SmallHospital:
             ledger=self.ledger,
             noise=lambda _sigma, n: np.zeros(n, dtype=np.int64),
             random=np.random.default_rng().bytes,
-            report=lambda _code, _what: None,
+            report=lambda code, what: self.reports.append((code, what)),
+            peers=peers,
         )
         models = (self.folder or Path("/nonexistent")) / "models"
         library = Library(models, public(COORDINATOR), self.ledger, lambda _run: None)
         if self.folder is None:
             library = _Shelf()  # type: ignore[assignment]
-        self.handler = Hospital(gate, library, self.journal, np.random.default_rng().bytes, _quiet, self.reach)
+        self.handler = Hospital(gate, library, self.journal, np.random.default_rng().bytes, gate.report, self.reach)
 
     def close(self) -> None:
         if self.folder is not None:
@@ -161,10 +174,6 @@ class SmallHospital:
 class _Shelf:
     def store(self, _body: bytes) -> bytes:
         return b"\xf6"
-
-
-def _quiet(_code: str, _what: str) -> None:
-    pass
 
 
 @dataclass
@@ -237,7 +246,15 @@ class SmallFederation:
         """Drive a run, or go on with one that was left."""
         store = self.store(run)
         nodes = {i: 100 + i for i in self.hospitals}
-        parties = Parties(self.plan, nodes, exchange or self.exchange, store, self.clock, self.pause)
+        parties = Parties(
+            self.plan,
+            nodes,
+            exchange or self.exchange,
+            store,
+            self.clock,
+            self.pause,
+            head_file=self.root / "heads.json",
+        )
         driver = RunDriver(
             parties=parties,
             run=run,

@@ -20,7 +20,7 @@ from cameo_protocol.secagg.client_setup import advertise, ready, share
 from cameo_protocol.secagg.messages import unpack
 from cameo_protocol.secagg.params import EpochParams, Party, default_threshold
 from cameo_protocol.secagg.server_setup import Epoch, collect_adverts, collect_readies, collect_shares, open_setup
-from cameo_protocol.stages import ACK, REVEAL, UPLOAD, RoundCall, SurvivorsCall
+from cameo_protocol.stages import ACK, REVEAL, UPLOAD, RoundCall, SurvivorsCall, pair
 from cameo_server.flower.exchange import Exchange
 from cameo_server.run.party import Parties
 from cameo_server.run.record import RoundLog
@@ -75,7 +75,7 @@ class Lane:
             call = RoundCall.decode(packet.body)
             start = call.start(call.model_hash(packet.vector))
             self._at, header, masked = upload(self.live, start, self.vector())
-            return Packet(UPLOAD, header, masked.tobytes())
+            return Packet(UPLOAD, pair(header, b""), masked.tobytes())
         if packet.kind == ACK:
             asked = SurvivorsCall.decode(packet.body)
             self._at, answer = acknowledge(self.live, asked.call.start(asked.model_hash), asked.headers)

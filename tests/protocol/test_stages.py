@@ -13,18 +13,22 @@ from hypothesis import strategies as st
 
 from cameo_protocol import canonical, envelope, stages
 from cameo_protocol.errors import Reject
-from cameo_protocol.stages import Admission, EpochCall, Invitation, Publication, RoundCall
+from cameo_protocol.stages import Admission, EpochCall, Invitation, Publication, RoundCall, SurvivorsCall
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 PUBLIC = KEY.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
 EPOCH = EpochCall(run="r", epoch=2, rounds=7, parties=(1, 3, 255))
-ROUND = RoundCall(run="r", epoch=2, round_no=0, kind="train", step=4, invited=(1, 3))
+ROUND = RoundCall(run="r", epoch=2, round_no=0, kind="train", step=4, invited=(1, 3), heads={1: b"h"})
+SURVIVORS = SurvivorsCall(call=ROUND, model_hash=bytes(32), headers={1: b"a", 3: b"c"})
 
 SIGNED: dict[str, tuple[Any, Callable[[bytes], Any]]] = {
-    "invitation": (Invitation(run="r", plan=b"{}"), lambda raw: Invitation.open(raw, PUBLIC)),
+    "invitation": (
+        Invitation(run="r", plan=b"{}", heads={1: b"h", 255: b""}),
+        lambda raw: Invitation.open(raw, PUBLIC),
+    ),
     "admission": (
-        Admission(run="r", plan_id=bytes(32), answer="declined-local"),
+        Admission(run="r", plan_id=bytes(32), answer="declined-local", head=b"h", peers={2: b"x"}),
         lambda raw: Admission.open(raw, PUBLIC),
     ),
     "publication": (
@@ -37,6 +41,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "finish": lambda raw: stages.open_finish(raw, PUBLIC),
     "epoch": EpochCall.decode,
     "round": RoundCall.decode,
+    "survivors": SurvivorsCall.decode,
     "pair": stages.unpair,
 }
 JSONISH = st.recursive(
@@ -67,6 +72,7 @@ def test_no_signed_message_passes_for_another() -> None:
 def test_calls_come_back() -> None:
     assert EpochCall.decode(EPOCH.encode()) == EPOCH
     assert RoundCall.decode(ROUND.encode()) == ROUND
+    assert SurvivorsCall.decode(SURVIVORS.encode()) == SURVIVORS
     assert stages.unpair(stages.pair(b"a", b"")) == (b"a", b"")
 
 

@@ -246,6 +246,11 @@ class Ledger:
             return reporting.report(book, self._now(), caps)
 
     @property
+    def dataset(self) -> str:
+        """The data set whose ledger this is."""
+        return self._opened.dataset
+
+    @property
     def _opened(self) -> Opened:
         if self._book.opened is None:
             raise damaged(self._store.path, "it has no opening entry")

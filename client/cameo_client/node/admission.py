@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cameo_client.ledger import Caps, Ledger
 from cameo_client.node.contribution import Contributor, Noise, Patients
+from cameo_client.node.peers import PeerHeads
 from cameo_models.shapes import initial_parameters, parameter_count
 from cameo_protocol.errors import CameoError, Reject
+from cameo_protocol.heads import LedgerHead, dataset_hash
 from cameo_protocol.layout import ROUND_KINDS
 from cameo_protocol.plan import Cohort, RunPlan, parse_plan
 from cameo_protocol.policy import Policy, check, check_coordinator
 from cameo_protocol.privacy.plan_check import check_plan
 from cameo_protocol.privacy.releases import plan_releases, round_releases
-from cameo_protocol.stages import Admission, Answer, EpochCall, Invitation, RoundCall, open_finish
+from cameo_protocol.stages import ROLLED_BACK, Admission, Answer, EpochCall, Invitation, RoundCall, open_finish
 
 FLOAT32 = 4
 
@@ -120,7 +121,7 @@ class Gatekeeper:
 
     coordinator: 32-byte key that signs plans. policy: reads the officer's policy as it is now. study: loads what a
     plan needs from the data; raises OperatorError when the data or their quality do not allow it. report:
-    (code, what) into the hospital's own log: the reason of a decline never leaves.
+    (code, what) into the hospital's own log: the reason of a decline never leaves. peers: remembers others' ledgers.
     """
 
     site: str
@@ -132,6 +133,7 @@ class Gatekeeper:
     noise: Noise
     random: Callable[[int], bytes]
     report: Callable[[str, str], None]
+    peers: PeerHeads = field(default_factory=PeerHeads)
 
     def consider(self, body: bytes, current: Admitted | None = None) -> tuple[Admitted | None, bytes]:
         """The signed answer to an invitation, and the admitted run when the answer is accept.
@@ -143,6 +145,7 @@ class Gatekeeper:
         plan = parse_plan(invitation.plan)
         index = self._own_index(plan)
         check_plan(plan)
+        self.check_echo(plan, index, invitation.heads)
         answer: Answer = "accept"
         admitted = None
         try:
@@ -152,19 +155,50 @@ class Gatekeeper:
             answer = "declined-policy"
             self.report("declined-policy", str(refusal))
         except CameoError as error:
+            if error.code == ROLLED_BACK:
+                raise
             answer = "declined-local"
             self.report(error.code, error.what)
-        admission = Admission(run=invitation.run, plan_id=bytes.fromhex(plan.plan_id()), answer=answer)
+        admission = Admission(
+            run=invitation.run,
+            plan_id=bytes.fromhex(plan.plan_id()),
+            answer=answer,
+            head=self.head(),
+            peers=self.peers.of(plan),
+        )
         return admitted, admission.seal(self.identity)
+
+    def head(self) -> bytes:
+        """How far the ledger is now, signed: what others shall say back."""
+        now = self.ledger.head()
+        dataset = dataset_hash(self.ledger.dataset)
+        return LedgerHead(dataset=dataset, entries=now.entries, last=now.hash).seal(self.identity)
+
+    def check_echo(self, plan: RunPlan, index: int, heads: Mapping[int, bytes]) -> None:
+        """Hold the ledger against the head that others have of it, and remember theirs.
+
+        heads: signed, by Shamir index. `OperatorError` "ledger-rolled-back" when this ledger is behind what this
+        hospital signed once; a head in our name that we did not sign is a `Reject`. One of a data set that this node
+        no longer serves says nothing about this ledger.
+        """
+        own = heads.get(index)
+        if own is not None:
+            echo = LedgerHead.open(own, self._public())
+            if echo.dataset == dataset_hash(self.ledger.dataset):
+                self.ledger.check_echo(echo.entries, echo.last)
+        self.peers.remember(plan, {other: head for other, head in heads.items() if other != index})
 
     def finish(self, body: bytes) -> None:
         """The coordinator says that a run ended without a result: what was reserved and not spent is free again."""
         self.ledger.close(open_finish(body, self.coordinator))
 
+    def _public(self) -> bytes:
+        return self.identity.public_key().public_bytes_raw()
+
     def _own_index(self, plan: RunPlan) -> int:
-        own = self.identity.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        own = self._public().hex()
         for site in plan.cohort.sites:
-            if site.name == self.site and site.identity == own.hex():
+            if site.name == self.site and site.identity == own:
                 return site.index
         raise Reject("not-invited", what="the plan's roster does not hold this hospital with its own key")
 

@@ -17,7 +17,7 @@ import numpy as np
 from cameo_client.node.admission import Admitted, Gatekeeper
 from cameo_client.node.publication import Library
 from cameo_protocol.epochs import epoch_params
-from cameo_protocol.errors import CameoError, PeerMisbehaved, Reject
+from cameo_protocol.errors import CameoError, OperatorError, PeerMisbehaved, Reject
 from cameo_protocol.packet import Packet
 from cameo_protocol.secagg.client_round import Acked, Live, Uploaded, acknowledge, reveal, upload
 from cameo_protocol.secagg.client_setup import Advertised, Shared, advertise, ready, share
@@ -34,6 +34,7 @@ from cameo_protocol.stages import (
     PUBLISH,
     READY,
     REVEAL,
+    ROLLED_BACK,
     SHARE,
     UPLOAD,
     EpochCall,
@@ -152,6 +153,11 @@ class Hospital:
                 # What the other side sent is its own; naming it tells nothing about our patients.
                 self._report(error.code, error.what)
                 return error_packet(error.code)
+            except OperatorError as error:
+                # Only that an old ledger was put back may be told: it follows from no patient, and others must know.
+                code = error.code if error.code == ROLLED_BACK else FAILED_LOCALLY
+                self._report(code, f"{error.code}: {error.what}; {error.do}, while answering {packet.kind}")
+                return error_packet(code)
             except Exception as error:  # the last line of defence: no text of ours may travel
                 # Its words may hold a patient's value, so not even our own log gets them, unless they are ours.
                 said = f"{error.code}: {error.what}" if isinstance(error, CameoError) else type(error).__name__
@@ -235,12 +241,13 @@ class Hospital:
         check_start(live.cohort.params, live.cohort.members, start)
         if start.round_no < live.floor:
             raise Reject("round-spent", what=f"round {start.round_no} is over here; the next may be {live.floor}")
+        self._gate.check_echo(admitted.plan, admitted.index, call.heads)
         admitted.charge(call)
         self._reach("upload-charged")
         vector = admitted.contributor.noisy_vector(call.kind, parameters)
         state, header, masked = upload(live, start, vector, threads=os.cpu_count() or 1, consume=True)
         self._phase = InRound(living, state)
-        return Packet(UPLOAD, header, np.ascontiguousarray(masked, dtype="<u4").tobytes())
+        return Packet(UPLOAD, pair(header, self._gate.head()), np.ascontiguousarray(masked, dtype="<u4").tobytes())
 
     def _acknowledge(self, packet: Packet) -> Packet:
         """Any member of the cohort may stand by a survivor set, also one whose upload was lost or not asked for."""

@@ -24,6 +24,7 @@ from cameo_client.node.admission import Gatekeeper
 from cameo_client.node.failpoints import Failpoints
 from cameo_client.node.hospital import Hospital
 from cameo_client.node.journal import DiskJournal
+from cameo_client.node.peers import PeerHeads
 from cameo_client.node.publication import Library
 from cameo_client.node.study import LocalData, load_local, open_study
 from cameo_client.policy_file import load_policy
@@ -90,6 +91,7 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
         noise=discrete_gaussian,
         random=os.urandom,
         report=_report,
+        peers=PeerHeads(home.peers),
     )
     library = Library(home.models, coordinator, ledger, published.put)
     hospital = Hospital(gate, library, journal, os.urandom, _report, reach)

@@ -99,7 +99,7 @@ class Numbers:
         start = call.start(call.model_hash(packet.vector))
         vector = encode(self._plan.layout(call.kind), self._values, self._noise, os.urandom)
         self._state, header, masked = upload(self._living(), start, vector, threads=os.cpu_count() or 1, consume=True)
-        return Packet(UPLOAD, header, masked.tobytes())
+        return Packet(UPLOAD, pair(header, b""), masked.tobytes())
 
     def _acknowledge(self, packet: Packet) -> Packet:
         state: Uploaded = self._state

@@ -15,7 +15,7 @@ RETRY_S = 0.5
 
 def invitation(parties: Parties, run: str, key: Ed25519PrivateKey) -> Packet:
     """The signed invitation to this run."""
-    return Packet(ADMIT, Invitation(run=run, plan=parties.plan.canonical()).seal(key))
+    return Packet(ADMIT, Invitation(run=run, plan=parties.plan.canonical(), heads=parties.heads.all()).seal(key))
 
 
 def read_admission(parties: Parties, run: str, index: int, packet: Packet) -> bool:
@@ -28,6 +28,7 @@ def read_admission(parties: Parties, run: str, index: int, packet: Packet) -> bo
     except Reject as error:
         parties.drop(index, ADMIT, error.code)
         return False
+    parties.heads.take({**admission.peers, index: admission.head})
     parties.store.event("admission", site=name, answer=admission.answer)
     if admission.answer != "accept":
         parties.declined.add(index)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from cameo_protocol.packet import Packet
 from cameo_protocol.plan import RunPlan
 from cameo_protocol.secagg.params import LEAST_SURVIVORS
 from cameo_protocol.stages import ERROR, UPLOAD, error_code
+from cameo_server.run.heads import Heads
 from cameo_server.run.store import RunStore
 
 
@@ -43,7 +45,8 @@ class Parties:
     """Who is who, who still answers, and how to ask them.
 
     nodes: Shamir index -> Flower node id. active: indices that are expected to answer the next stage. declined: those
-    that said no to the run. clock, pause: monotonic seconds, and waiting some.
+    that said no to the run. clock, pause: monotonic seconds, and waiting some. head_file: where the heads of ledgers
+    that hospitals told are kept over runs; None: only in `heads`.
     """
 
     plan: RunPlan
@@ -55,6 +58,11 @@ class Parties:
     active: set[int] = field(default_factory=set)
     declined: set[int] = field(default_factory=set)
     traffic: Traffic = field(default_factory=Traffic)
+    heads: Heads = field(init=False)
+    head_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.heads = Heads(self.plan, self.head_file)
 
     @property
     def least(self) -> int:

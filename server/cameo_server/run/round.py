@@ -18,9 +18,9 @@ import numpy.typing as npt
 from cameo_protocol.errors import Reject
 from cameo_protocol.packet import Packet
 from cameo_protocol.secagg.messages import pack
-from cameo_protocol.secagg.server_round import Quorum, Survivors, Void, open_round
+from cameo_protocol.secagg.server_round import Collecting, Quorum, Survivors, Void, open_round
 from cameo_protocol.secagg.server_setup import Epoch
-from cameo_protocol.stages import ACK, REVEAL, UPLOAD, RoundCall, SurvivorsCall
+from cameo_protocol.stages import ACK, REVEAL, UPLOAD, RoundCall, SurvivorsCall, unpair
 from cameo_server.run.party import Parties
 from cameo_server.run.record import RoundLog
 
@@ -120,9 +120,11 @@ def _collect(this: _Round) -> Survivors | Void:
     if settled is None:
         missing = [index for index in this.call.invited if index not in collecting.answered]
         request = Packet(UPLOAD, this.call.encode(), this.parameters)
+        heads: dict[int, bytes] = {}
         for index, packet in parties.ask(UPLOAD, dict.fromkeys(missing, request), this.wait):
-            if _take(parties, index, UPLOAD, partial(collecting.add_upload, index, packet.body, packet.vector)):
-                log.append("upload", packet.body, party=index, vector=packet.vector)
+            if _take(parties, index, UPLOAD, partial(_add_upload, collecting, heads, index, packet)):
+                log.append("upload", unpair(packet.body)[0], party=index, vector=packet.vector)
+        parties.heads.take(heads)
     parties.traffic.masked += len(collecting.answered)
     survivors = collecting.close()
     if isinstance(survivors, Void):
@@ -133,6 +135,12 @@ def _collect(this: _Round) -> Survivors | Void:
     elif settled.body != headers:  # a vector was lost with the disk: another set must never be shown
         return Void(this.call.round_no, "record-damaged")
     return survivors
+
+
+def _add_upload(collecting: Collecting, heads: dict[int, bytes], index: int, packet: Packet) -> None:
+    header, head = unpair(packet.body)
+    collecting.add_upload(index, header, packet.vector)
+    heads[index] = head
 
 
 def _acknowledge(this: _Round, survivors: Survivors) -> Quorum | Void:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cameo_protocol.errors import OperatorError
 from cameo_protocol.layout import RoundKind
 from cameo_protocol.secagg.server_setup import Epoch
-from cameo_protocol.stages import ADMIT, EpochCall, RoundCall
+from cameo_protocol.stages import ADMIT, ERROR, ROLLED_BACK, EpochCall, RoundCall, error_code
 from cameo_server.run.admission import invitation, read_admission, require_threshold
 from cameo_server.run.epoch import set_up
 from cameo_server.run.kept import Ended, Kept
@@ -113,6 +113,7 @@ class Rounds:
             kind=kind,
             step=step,
             invited=invited,
+            heads=self.parties.heads.all(),
         )
         return epoch, call
 
@@ -202,6 +203,9 @@ class Rounds:
             self._invited.discard(index)
             if packet.kind == ADMIT and read_admission(self.parties, self.run, index, packet):
                 self._returned.add(index)
+            elif packet.kind == ERROR and error_code(packet.body) == ROLLED_BACK:
+                self._store.event("refused", site=self.parties.names([index])[0], code=ROLLED_BACK)
+                self.parties.declined.add(index)
         self._returned -= self.parties.active | self.parties.declined
         short = len(self.parties.active) < self.parties.least
         if self._returned and (short or remaining >= WORTH_A_NEW_EPOCH):

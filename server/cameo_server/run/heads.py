@@ -1,0 +1,49 @@
+"""The heads of hospitals' ledgers that this coordinator has been told, kept over runs and said back to everybody."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from cameo_protocol.errors import OperatorError
+from cameo_protocol.heads import newer
+from cameo_protocol.plan import RunPlan
+from cameo_server.home import write_file
+
+
+class Heads:
+    """Of one plan's hospitals. path: shared by all runs; None: kept in memory only."""
+
+    def __init__(self, plan: RunPlan, path: Path | None = None) -> None:
+        self._identities = {site.index: bytes.fromhex(site.identity) for site in plan.cohort.sites}
+        self._path = path
+        self._known = self._read()
+
+    def all(self) -> dict[int, bytes]:
+        """Shamir index -> the newest signed head; hospitals that never told one are left out."""
+        return {index: self._known[key] for index, key in self._identities.items() if key in self._known}
+
+    def take(self, told: Mapping[int, bytes]) -> None:
+        """Keep what is news of these signed heads, on disk; what no hospital of the plan signed is left out."""
+        by_key = {self._identities[index]: head for index, head in told.items() if index in self._identities}
+        if not newer(self._known, by_key):
+            return
+        self._known = self._read() | self._known  # another run may have written since
+        self._known |= newer(self._known, by_key)
+        if self._path is not None:
+            rows = {key.hex(): head.hex() for key, head in sorted(self._known.items())}
+            write_file(self._path, json.dumps(rows, indent=1).encode())
+
+    def _read(self) -> dict[bytes, bytes]:
+        if self._path is None or not self._path.exists():
+            return {}
+        try:
+            rows = {bytes.fromhex(k): bytes.fromhex(v) for k, v in json.loads(self._path.read_bytes()).items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            raise OperatorError(
+                "heads-unreadable",
+                what=f"{self._path} cannot be read",
+                do="restore it from a backup, or remove it: hospitals tell each other's heads again",
+            ) from None
+        return newer({}, rows)

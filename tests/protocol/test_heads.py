@@ -1,0 +1,64 @@
+"""Heads of ledgers: signed by their hospital, and only those that are news are kept."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cameo_protocol import envelope
+from cameo_protocol.errors import Reject
+from cameo_protocol.heads import LABEL, LedgerHead, dataset_hash, newer
+
+ONE, TWO = (Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in (1, 2))
+FIRST, SECOND = (key.public_key().public_bytes_raw() for key in (ONE, TWO))
+
+
+def head(entries: int, dataset: str = "heart", key: Ed25519PrivateKey = ONE) -> bytes:
+    return LedgerHead(dataset=dataset_hash(dataset), entries=entries, last=bytes([entries]) * 32).seal(key)
+
+
+def test_a_head_comes_back_and_only_from_its_hospital() -> None:
+    assert LedgerHead.open(head(3), FIRST).entries == 3
+    with pytest.raises(Reject, match="signature-invalid"):
+        LedgerHead.open(head(3), SECOND)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"entries": 0},
+        {"entries": True},
+        {"entries": "3"},
+        {"last": b"x"},
+        {"dataset": b""},
+        {"more": 1},
+        {"entries": -1},
+    ],
+)
+def test_what_is_no_head_is_refused(change: dict[str, object]) -> None:
+    sound = {"dataset": bytes(32), "entries": 3, "last": bytes(32)}
+    with pytest.raises(Reject, match="message-malformed"):
+        LedgerHead.open(envelope.seal(ONE, LABEL, sound | change), FIRST)
+
+
+def test_only_news_is_kept() -> None:
+    known = {FIRST: head(3)}
+    assert newer(known, {FIRST: head(4)}) == {FIRST: head(4)}
+    assert newer(known, {FIRST: head(3)}) == {}
+    assert newer(known, {FIRST: head(2)}) == {}
+    assert newer(known, {FIRST: head(1, "lung")}) == {FIRST: head(1, "lung")}
+    assert newer({}, {FIRST: head(1), SECOND: head(2, key=TWO)}) == {FIRST: head(1), SECOND: head(2, key=TWO)}
+
+
+def test_a_head_in_anothers_name_is_no_news() -> None:
+    assert newer({}, {FIRST: head(9, key=TWO)}) == {}
+    assert newer({FIRST: head(3)}, {FIRST: head(9, key=TWO), SECOND: b""}) == {}
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_refused(raw: bytes) -> None:
+    with pytest.raises(Reject):
+        LedgerHead.open(raw, FIRST)
+    assert newer({}, {FIRST: raw}) == {}
