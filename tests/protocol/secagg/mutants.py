@@ -97,9 +97,6 @@ MUTANTS: dict[str, Mutant] = {
     "a second set may be acknowledged": Mutant(
         4, "client_round.py", "case Acked(SurvivorSet(ours)) if ours.round_no == start.round_no:", "case None:", QUORUMS
     ),
-    "a second set may be acknowledged, in any order": Mutant(
-        4, "client_round.py", "case Acked(SurvivorSet(ours)) if ours.round_no == start.round_no:", "case None:", MODEL
-    ),
     "ack not journalled, in any order": Mutant(
         3,
         "client_round.py",
