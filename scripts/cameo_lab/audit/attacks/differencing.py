@@ -12,9 +12,10 @@ import numpy.typing as npt
 from cameo_client.node.contribution import Patients
 from cameo_client.node.hospital import InRound
 from cameo_lab.audit.attacks.gradients import View, hits, invert
-from cameo_lab.audit.attacks.invert import alone, empty
+from cameo_lab.audit.attacks.invert import alone
 from cameo_lab.audit.attacks.wire import Lanes, Refused, Wire, ack_packet, open_wire, round_start
 from cameo_lab.audit.finding import Effort, Finding
+from cameo_lab.audit.people import nobody
 from cameo_lab.audit.subject import Floats, Subject, added
 from cameo_protocol.errors import Reject
 from cameo_protocol.packet import Packet
@@ -76,7 +77,7 @@ def _with_room(subject: Subject) -> Subject:
         for task in plan.tasks
     )
     changed = plan.model_copy(update={"cohort": cohort.model_copy(update={"sites": sites}), "tasks": tasks})
-    return replace(subject, plan=changed, hospitals=(*subject.hospitals, empty(subject)))
+    return replace(subject, plan=changed, hospitals=(*subject.hospitals, nobody(plan, subject.features)))
 
 
 def _equivocate(wire: Wire, model: Floats, random: np.random.Generator, *, forgetful: bool) -> bool:
@@ -216,7 +217,7 @@ def cohort_differencing(subject: Subject, random: np.random.Generator, effort: E
     outcome = random.integers(0, 2, trials).astype(np.float64)
     focus = [0]
     target = alone(subject, rows, outcome, lambda: focus[0])
-    rest = [empty(subject) for _ in subject.plan.cohort.sites[1:]]
+    rest = [nobody(subject.plan, subject.features) for _ in subject.plan.cohort.sites[1:]]
     model = subject.initial()
     with open_wire(subject, [target, *rest]) as wire:
         seen = [_difference(wire, model, focus, at) for at in range(trials)]

@@ -13,14 +13,15 @@ from cameo_client.node.contribution import Patients
 from cameo_lab.audit.attacks.gradients import View, hits, invert
 from cameo_lab.audit.attacks.wire import Lanes, Wire, open_wire
 from cameo_lab.audit.finding import Effort, Finding
+from cameo_lab.audit.people import nobody
 from cameo_lab.audit.subject import Floats, Subject, added, patients_of
 from cameo_protocol.errors import Bug
 from cameo_protocol.secagg.encoding import decode
 
 TARGETS = {"quick": 5, "full": 100}
 STEPS = {"quick": 60, "full": 300}
-# All rounds of the plan spent on one patient and one model; past this many the quick audit stops averaging.
-ROUNDS = {"quick": 3, "full": 2000}
+# Rounds of the plan that are spent on one patient and one model, at most.
+ROUNDS = {"quick": 3, "full": 200}
 PLAIN_SHARE = 0.95
 LEAST_P = 1e-6
 
@@ -74,18 +75,13 @@ class _Targets:
 
     def others(self) -> list[Patients]:
         """The other hospitals of the cohort, each without a patient."""
-        return [empty(self.subject) for _ in self.subject.plan.cohort.sites[1:]]
+        return [nobody(self.subject.plan, self.subject.features) for _ in self.subject.plan.cohort.sites[1:]]
 
 
 def alone(subject: Subject, rows: npt.NDArray[np.float32], outcome: Floats, focus: Callable[[], int]) -> Patients:
     """A hospital whose only patient is `focus()`, as all others have withdrawn; -1 = none."""
     places = np.arange(len(rows))
     return replace(patients_of(rows, outcome, subject.plan), allowed=lambda: places == focus())
-
-
-def empty(subject: Subject) -> Patients:
-    """A hospital without a patient; its vector is noise of the same size."""
-    return patients_of(np.zeros((0, subject.features), dtype=np.float32), np.zeros(0), subject.plan)
 
 
 def _from_wire(subject: Subject, targets: _Targets) -> tuple[View, View, float]:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from cameo_lab.audit.attacks.invert import empty
+from cameo_client.node.contribution import Patients
 from cameo_lab.audit.attacks.wire import Refused, Wire, open_wire
 from cameo_lab.audit.finding import Effort, Finding
+from cameo_lab.audit.people import nobody
 from cameo_lab.audit.subject import Floats, Subject
 from cameo_protocol.errors import CameoError
 from cameo_protocol.packet import Packet
@@ -32,7 +33,7 @@ def crafted_first_model(subject: Subject, random: np.random.Generator, effort: E
     """
     started = time.monotonic()
     tries, controls = TRIES[effort], CONTROLS[effort]
-    with open_wire(subject, [empty(subject) for _ in subject.plan.cohort.sites]) as wire:
+    with open_wire(subject, _nobody(subject)) as wire:
         index = wire.everybody[0]
         plans = islice(_other_architectures(wire.plan, random), tries)
         declined = sum(not _accepted(wire, index, plan) for plan in plans)
@@ -66,7 +67,7 @@ def zero_noise(subject: Subject, random: np.random.Generator, effort: Effort) ->
     """
     started = time.monotonic()
     tries, controls = TRIES[effort], CONTROLS[effort]
-    with open_wire(subject, [empty(subject) for _ in subject.plan.cohort.sites]) as wire:
+    with open_wire(subject, _nobody(subject)) as wire:
         index = wire.everybody[-1]
         plans = islice(_quiet_plans(wire.plan, random), tries)
         refused = sum(not _accepted(wire, index, plan) for plan in plans)
@@ -87,6 +88,10 @@ def zero_noise(subject: Subject, random: np.random.Generator, effort: Effort) ->
         control_failed=accepted == controls,
         seconds=time.monotonic() - started,
     )
+
+
+def _nobody(subject: Subject) -> list[Patients]:
+    return [nobody(subject.plan, subject.features) for _ in subject.plan.cohort.sites]
 
 
 def _accepted(wire: Wire, index: int, plan: bytes) -> bool:

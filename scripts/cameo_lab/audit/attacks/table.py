@@ -1,7 +1,7 @@
 """Every attack by name, in the order in which an audit runs them.
 
 An attack is a function of (subject, random, effort). random chooses the made-up patients and the attacker's own
-moves, never the product's noise or keys. "quick" takes seconds; "full" makes the numbers of docs/audit.md.
+moves, never the product's noise or keys. "quick" takes seconds, "full" minutes.
 """
 
 from __future__ import annotations

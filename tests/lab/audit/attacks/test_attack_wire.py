@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cameo_lab.audit.attacks import imprint
-from cameo_lab.audit.attacks.invert import empty, uniform_p
+from cameo_lab.audit.attacks.invert import uniform_p
 from cameo_lab.audit.attacks.wire import Refused, open_wire
+from cameo_lab.audit.people import nobody
 from cameo_lab.audit.subject import Subject, added
 from cameo_models.shapes import parameter_count
 from cameo_protocol.errors import Bug
@@ -29,13 +30,13 @@ def test_a_round_opens_the_sum_of_what_hospitals_made_and_is_charged(subject: Su
 
 def test_a_new_run_begins_where_the_last_has_no_more_rounds(subject: Subject) -> None:
     rounds = subject.plan.training.rounds + subject.plan.training.spare
-    with open_wire(subject, [empty(subject)] * 4) as wire:
+    with open_wire(subject, [nobody(subject.plan, subject.features)] * 4) as wire:
         runs = {wire.call().run for _ in range(rounds + 1)}
     assert len(runs) == 2
 
 
 def test_a_refusal_is_the_hospitals_code(subject: Subject) -> None:
-    with open_wire(subject, [empty(subject)] * 4) as wire:
+    with open_wire(subject, [nobody(subject.plan, subject.features)] * 4) as wire:
         wire.begin()
         with pytest.raises(Refused) as refused:
             wire.ask(1, Packet(REVEAL, b""))
