@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -63,7 +64,8 @@ def bench_utility(folder: Path | None, measure: Measure, say: Callable[[str], No
     """Measure every set below `folder`, or four made-up hospitals when it is None; what `--json` prints."""
     with tempfile.TemporaryDirectory(prefix="cameo-bench-") as scratch:
         sets = read_sets(folder) if folder is not None else (made_up_set(Path(scratch)),)
-        rows = [row for data in sets for row in measure_set(data, measure, say)]
+        with _one_thread():
+            rows = [row for data in sets for row in measure_set(data, measure, say)]
     return {
         "rows": [asdict(row) for row in rows],
         "goals": [goal for data in sets if (goal := _goal(data.name, rows, measure.epsilon)) is not None],
@@ -127,6 +129,19 @@ def _methods(data: UtilitySet, measure: Measure) -> Iterator[tuple[str, float | 
 def _ours(data: UtilitySet, mode: Mode, delta: float, measure: Measure) -> Run:
     plan = risk_plan(data, mode, measure.epsilon, delta, measure.overrides)
     return lambda data, held, _: our_scores(plan, data, held)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Steps this small are slower on several threads, most of all on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _auc(data: UtilitySet, held: Sequence[Bools], scores: Scores) -> float:
