@@ -12,6 +12,7 @@ from cameo_lab.report.wording import KINDS, epsilon_text, number_text, percent_t
 
 SLOT = 17.0
 LABEL_WIDTH = 40
+COUNTED = ("recalibration", "evaluation")
 
 
 def task_title(task: TaskRow) -> str:
@@ -70,13 +71,18 @@ def ledgers(record: ReportRecord) -> Chart | None:
             element("text", shorten(name, LABEL_WIDTH), x=frame.left + 30, y=y, class_="name"),
             element("text", epsilon_text(course[-1].epsilon), x=WIDTH - 14, y=y, class_="value end"),
             element("polyline", points=frame.points(points), class_=f"line {style}"),
+            *(
+                element("circle", cx=frame.x(at), cy=frame.y(point.epsilon), r=3.5, class_=f"dot {style}")
+                for at, point in enumerate(course, start=1)
+                if purpose_text(point.purpose) in COUNTED
+            ),
             element("circle", cx=frame.x(end_x), cy=frame.y(end_y), r=4, class_=f"dot {style}"),
         ]
     said = "; ".join(f"{name}: {epsilon_text(course[-1].epsilon)}" for course, name in named.items())
     return Chart(
         title="How each ledger filled",
         note="ε of everything released so far, after each release, at the δ of the ledger. The first rounds cost most:"
-        " ε grows with about the square root of the number of releases. A charge is on disk before anything leaves.",
+        " ε grows with about the square root of the number of releases. Dots: recalibration and evaluation, one release each. A charge is on disk before anything leaves.",
         svg=picture("ledgers", "Budget spent by release", said, (frame.width, frame.height), body),
         headers=("Release", "For", *named.values()),
         rows=_rows(longest, list(named)),
