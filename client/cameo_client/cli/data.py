@@ -105,6 +105,21 @@ def check(
 
 
 @app.command()
+def mapping(name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)]) -> None:
+    """Print a shipped mapping, to make your own from.
+
+    NAME is one of conf/sources: cardiometabolic-omop, cardiometabolic-fhir, cardiometabolic, heart.
+
+    \b
+    Example:
+      cameo-node data mapping cardiometabolic-omop > our-cdm.yaml
+    """
+    from cameo_client.data.catalogue import mapping_text
+
+    sys.stdout.write(mapping_text(name))
+
+
+@app.command()
 def pseudonym(home: Home = None, as_json: AsJson = False) -> None:
     """The pseudonym of the person id on standard input.
 

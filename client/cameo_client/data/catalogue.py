@@ -77,6 +77,11 @@ def load_source(name: str, place: Path | Database, *, root: Path | None = None) 
     return TableSource(mapping=_of_name(parse_model(raw, TableMapping, name=shown), name, shown), path=place)
 
 
+def mapping_text(name: str, *, root: Path | None = None) -> str:
+    """The YAML text of the shipped mapping conf/sources/NAME.yaml."""
+    return _read("sources", name, root)[0].decode()
+
+
 def _omop_of(export: FhirMapping, name: str, root: Path | None) -> OmopMapping:
     """The OMOP mapping that a FHIR mapping names; a file of the hospital's own is looked for beside it."""
     base = str(Path(name).parent / export.omop) if export.omop.endswith(".yaml") else export.omop

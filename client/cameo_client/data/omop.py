@@ -55,7 +55,7 @@ def _check_tables(source: OmopSource, tables: set[str]) -> None:
 def _persons(engine: Engine, source: OmopSource) -> pl.DataFrame:
     """`key` (person_id of the tables) and `person_id` (the id from which pseudonyms are made, as text)."""
     column = source.mapping.person_id
-    sql = f"SELECT person_id AS key, CAST({column} AS VARCHAR) AS person_id FROM person"  # noqa: S608 - of a closed list
+    sql = f"SELECT person_id AS key, CAST({column} AS VARCHAR) AS person_id FROM person ORDER BY person_id"  # noqa: S608
     rows = engine.query(sql, f"person.{column}")
     return rows.select(_key(rows, "key", source), pl.col("person_id").str.strip_chars().replace({"": None}))
 

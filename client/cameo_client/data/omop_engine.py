@@ -132,8 +132,8 @@ def _load_csv(db: duckdb.DuckDBPyConnection, path: Path, table: str, reader: str
     if not kept:
         raise bad_file(
             "data-no-columns",
-            f"{path.name}: {table}.csv has no column of OMOP CDM 5.4",
-            "check its header and delimiter",
+            f"{path.name}: {table}.csv cannot be read as columns of OMOP CDM 5.4",
+            "check its header, its delimiter, its quotes, and that all lines have as many fields",
         )
     columns = ", ".join(kept)
     db.execute(f"CREATE TABLE raw AS SELECT {columns} FROM {reader}")  # noqa: S608 - names of a closed list

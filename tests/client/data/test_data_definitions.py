@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from cameo_client.data.catalogue import load_catalogue, load_label, load_labels, load_source
+from cameo_client.tags.pack import load_pack
+from cameo_client.tags.predicate import columns, parse
 from cameo_protocol.confdir import conf_dir
 from cameo_protocol.errors import OperatorError
 from cameo_protocol.facts import Catalogue, Consistency, Derivation, Fact, check_label, feature_names, parse_catalogue
@@ -19,6 +21,21 @@ RULE_FACTS = {
     "glu_days_high_streak": "int", "ppg": "float", "bp_days_high_streak": "int", "steps_rate_30d": "float",
     "insulin": "bool", "days_since_visit": "int", "sex": "enum", "hba1c": "float",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["cardiometabolic", "heart"])
+def test_every_column_of_every_shipped_rule_exists(name: str) -> None:
+    """A rule reads facts of the catalogue, the risk of one of its labels, or the segment; and nothing else."""
+    catalogue, pack = load_catalogue(name), load_pack(conf_dir() / "tags" / f"{name}.yaml")
+    facts = {fact.name for fact in catalogue.facts}
+    risks = {f"risk_{label.id}" for label in load_labels(catalogue)}
+    read: set[str] = set()
+    for rule in pack.rules:
+        read |= {column for text in (rule.when, rule.unless) if text.strip() for column in columns(parse(text))}
+    assert read - risks - facts <= {column for column in read if column.startswith("segment")}
+    assert read & facts
+    if name == "cardiometabolic":
+        assert RULE_FACTS.keys() - {"sex", "hba1c"} <= read
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -39,7 +56,7 @@ def test_every_fact_of_the_shipped_rules_is_there() -> None:
     assert {name: catalogue.fact(name).type for name in RULE_FACTS} == RULE_FACTS
     assert {fact.group for fact in catalogue.facts} == {"static", "dynamic", "behaviour", "need"}
     assert {"genetic", "mental"} <= {fact.sensitivity for fact in catalogue.facts}
-    assert catalogue.synthetic
+    assert not catalogue.synthetic  # made-up patients are marked by their mapping
 
 
 def test_genetic_and_mental_facts_serve_care_only_and_no_model() -> None:

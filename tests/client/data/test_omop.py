@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ import sqlglot
 
 from cameo_client.data.catalogue import load_catalogue, load_labels, load_source
 from cameo_client.data.hospital import HospitalData, check, load
+from cameo_client.data.omop_engine import open_engine
 from cameo_client.data.omop_mapping import OmopMapping, OmopRows
 from cameo_client.data.omop_sql import fact_sql, outcome_sql
 from cameo_client.data.pseudonyms import pseudonym
@@ -222,6 +224,69 @@ def test_the_sql_is_read_alike_by_postgresql() -> None:
         for column in ("value", "birth_datetime", "gender_concept_id"):
             alike = alike.replace(f"NOT {column} IS NULL", f"{column} IS NOT NULL")
         assert one.replace(" NULLS FIRST", "").replace("NOT value IS NULL", "value IS NOT NULL") == alike
+
+
+@pytest.mark.parametrize("rows", [*MAPPING.facts.items()], ids=[*MAPPING.facts])
+def test_every_query_of_a_fact_ends_at_the_snapshot(rows: tuple[str, OmopRows]) -> None:
+    """Whatever the catalogue says: each table of events is read under `date <= snapshot`, and nothing adds days."""
+    name, where = rows
+    text = fact_sql(CATALOGUE.fact(name), where, SNAPSHOT, descendants=True)
+    limits = [date.fromisoformat(found) for found in re.findall(r"<= DATE '([-0-9]+)'", text)]
+    assert all(limit <= SNAPSHOT for limit in limits)
+    assert len(limits) == text.count(f"FROM {where.table} WHERE") - (where.table == "person")
+    assert all(date.fromisoformat(found) <= SNAPSHOT for found in re.findall(r"DATE '([-0-9]+)'", text))
+
+
+def test_no_window_can_be_written_that_ends_after_the_snapshot() -> None:
+    for window in ({"until_days": -1}, {"lookback_days": -5}, {"lookback_days": 30, "until_days": 30}):
+        with pytest.raises(ValueError, match=r"window|greater"):
+            Derivation.model_validate({"how": "last"} | window)
+
+
+def test_a_csv_folder_is_checked_cell_by_cell(tmp_path: Path) -> None:
+    """Each bad cell's table and column are named; an empty table is one; other columns are not read at all."""
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    tables = frames() | {"death": frames()["death"].clear()}
+    for name, frame in tables.items():
+        frame.with_columns(note=pl.lit("Jane Canary")).write_csv(folder / f"{name}.csv")
+    assert read(folder).facts["dead"].sum() == 0
+    with open_engine(folder) as engine:
+        assert "note" not in engine.query("SELECT * FROM person", "x").columns
+    bad = tables["measurement"].with_columns(pl.lit("high 4711").alias("value_as_number"))
+    bad.write_csv(folder / "measurement.csv")
+    with pytest.raises(OperatorError, match="data-type") as caught:
+        read(folder)
+    assert "measurement.csv, column value_as_number: 12 rows" in caught.value.what
+    assert "4711" not in caught.value.what
+    (folder / "measurement.csv").write_text("just;text\n1;2\n")
+    with pytest.raises(OperatorError, match="data-no-columns"):
+        read(folder)
+
+
+@pytest.mark.parametrize(("lines", "code"), [
+    ("\0", "data-unreadable"), ("\n1" + "," * 40, "data-no-columns"), ('\n"open', "data-no-columns"),
+    ("\n" + "x" * 1_000_000, "data-no-columns"), ("\n1,2026-01-01\n\0,2026-01-01", "data-type"),
+    ("\n1,2026-01-01\n2;2026-01-01", "data-no-columns"), ("\n1,2026-13-01", "data-type"),
+    ("\n1,2026-01-01\n1," + "9" * 3_000_000, "data-unreadable"),
+])  # fmt: skip
+def test_a_broken_csv_is_refused(lines: str, code: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "x")
+    (folder / "death.parquet").unlink()
+    (folder / "death.csv").write_text("\ufeffperson_id,death_date\n2,2026-01-01\n")
+    assert read(folder).facts["dead"].sum() == 1  # a byte-order mark is no harm
+    (folder / "death.csv").write_text("person_id,death_date" + lines)
+    with pytest.raises(OperatorError, match=code) as caught:
+        read(folder)
+    assert "death" in caught.value.what
+    assert caught.value.__cause__ is None
+
+
+def test_person_ids_that_are_words_are_refused(tmp_path: Path) -> None:
+    tables = frames() | {"person": frames()["person"].with_columns(person_id=pl.lit("MRN 4711"))}
+    with pytest.raises(OperatorError, match="data-type") as caught:
+        read(write(tmp_path, tables))
+    assert "4711" not in caught.value.what
 
 
 def broken(path: Path, name: str) -> Path:

@@ -83,7 +83,8 @@ def test_postgresql_with_its_password_in_a_file_or_a_variable(made: Generated, t
     (("omop", "postgresql://a@b/c?password=hunter2", "cardiometabolic-omop"), "option-invalid"),
     (("omop", "x.csv", "cardiometabolic"), "source-kind"), (("table", "x", "cardiometabolic-omop"), "source-kind"),
     (("fhir", "x", "cardiometabolic-omop"), "source-kind"), (("table", "x", "nothing"), "definition-missing"),
-    (("table", "postgresql://a@b/c", "cardiometabolic"), "source-kind"), (("omop", "x", "other.yaml"), "definition-unreadable"),
+    (("table", "postgresql://a@b/c", "cardiometabolic"), "source-kind"),
+    (("omop", "x", "other.yaml"), "definition-unreadable"),
     (("omop", "x", "cardiometabolic-omop", "--password-env", "X"), "option-invalid"),
     (("omop", "postgresql://a@b/c", "cardiometabolic-omop", "--password-env", "a b"), "option-invalid"),
 ])  # fmt: skip

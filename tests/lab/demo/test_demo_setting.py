@@ -42,10 +42,21 @@ def test_preparing_twice_gives_the_same_consents_and_keys(tmp_path: Path) -> Non
     assert not one.synthetic
 
 
+def test_made_up_hospitals_lie_in_duckdb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cameo_lab.demo.setting.SYNTHETIC_PATIENTS", 30)
+    made = prepare(DemoOptions(), tmp_path / "out")
+    assert made.synthetic
+    assert "data.population=120" in made.overrides
+    assert [(site.kind, site.mapping, Path(site.data).name) for site in made.sites] == [
+        ("omop", "cardiometabolic-omop", "cdm.duckdb")
+    ] * 4
+    assert all(Path(site.data).is_file() and site.consents.is_file() for site in made.sites)
+
+
 def test_options_become_overrides() -> None:
-    assert overrides(DemoOptions(), "heart") == ("data=heart", "privacy=distributed", "risk=logistic")
+    assert overrides(DemoOptions(), "heart")[1:] == ("data=heart", "privacy=distributed", "risk=logistic")
     chosen = overrides(DemoOptions(rounds=5, epsilon=0.5, privacy="local", risk_model="mlp"), "heart")
-    assert chosen == ("data=heart", "privacy=local", "risk=mlp", "training.rounds=5", "privacy.epsilon=0.5")
+    assert chosen[1:] == ("data=heart", "privacy=local", "risk=mlp", "training.rounds=5", "privacy.epsilon=0.5")
 
 
 def test_a_folder_that_is_not_a_demos_is_refused_and_left_alone(tmp_path: Path) -> None:
