@@ -46,15 +46,16 @@ ROUND_FIELDS = {
 Masked = tuple[Any, bytes, Any]
 
 
-def mask(live: Live, start: RoundStart, vector: Any) -> Masked:
+def mask(live: Live, start: RoundStart, vector: Any, **options: Any) -> Masked:
     """What the product does."""
-    return UPLOAD(live, start, vector)
+    return UPLOAD(live, start, vector, **options)
 
 
-def forget_the_mask(live: Live, start: RoundStart, vector: Any) -> Masked:
+def forget_the_mask(live: Live, start: RoundStart, vector: Any, **options: Any) -> Masked:
     """The planted fault: a sound header, and beside it the vector as it was before masking."""
-    state, header, _ = UPLOAD(live, start, vector)
-    return state, header, vector
+    plain = vector.copy()
+    state, header, _ = UPLOAD(live, start, vector, **options)
+    return state, header, plain
 
 
 UPLOAD = node_hospital.upload
@@ -76,7 +77,7 @@ class Recorder:
     def masked(self) -> list[bytes]:
         return [answer.vector for answer in self.answers if answer.vector]
 
-    def install(self, monkeypatch: pytest.MonkeyPatch, masking: Callable[[Live, RoundStart, Any], Masked]) -> None:
+    def install(self, monkeypatch: pytest.MonkeyPatch, masking: Callable[..., Masked]) -> None:
         send, vector, handle = httpx.Client.send, Contributor.noisy_vector, Hospital.handle
 
         def recording_send(client: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
@@ -93,11 +94,11 @@ class Recorder:
             self.answers.append(answer)
             return answer
 
-        def recording_upload(live: Live, start: RoundStart, vector: Any) -> Masked:
+        def recording_upload(live: Live, start: RoundStart, vector: Any, **options: Any) -> Masked:
             held: RoundKeys = live._keys
             rows = [held.masks[start.round_no], *held.edges[start.round_no]]
             self.keys |= {row.tobytes() for row in rows if row.any()} | {live._identity.private_bytes_raw()}
-            return masking(live, start, vector)
+            return masking(live, start, vector, **options)
 
         monkeypatch.setattr(httpx.Client, "send", recording_send)
         monkeypatch.setattr(Hospital, "handle", recording_handle)
@@ -131,7 +132,7 @@ def foreign_connections() -> list[str]:
 
 
 def record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, masking: Callable[[Live, RoundStart, Any], Masked]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, masking: Callable[..., Masked]
 ) -> tuple[Recorder, list[dict[str, Any]], list[str]]:
     """A run of four hospitals, one of them in this process: what it sent, the run's events, foreign connections."""
     monkeypatch.setattr(setting, "SYNTHETIC_PATIENTS", 300)
@@ -151,6 +152,7 @@ def record(
         while not (layout.coordinator / "flower" / "state.json").exists():
             assert time.monotonic() < until, children.tail("coordinator")
             time.sleep(0.1)
+        driver._audited(children, progress)
         recorder.install(monkeypatch, masking)
         with in_this_process(layout.hospital(first.name)):
             run = call_json(["cameo", "run", "--no-follow", "--home", str(layout.coordinator), *ready.overrides])["run"]
