@@ -20,7 +20,7 @@ from cameo_protocol.secagg.encoding import decode, largest_scale
 
 PATIENTS = {"quick": 20, "full": 1600}
 UNITS = {"quick": 256, "full": 1024}  # 1,024 is the most that a plan can name
-ROUNDS = {"quick": 2, "full": 20}
+ROUNDS = {"quick": 3, "full": 20}
 PLAIN_SHARE = 0.95
 SLOPE = 4.0  # of a unit, in inverse distances to its neighbour: a record moves its nearest unit and hardly another
 OUTPUT = 2.0  # weight of each unit in the logit, with alternating signs, so that no score saturates

@@ -18,6 +18,8 @@ from cameo_lab.audit.subject import Floats, Subject
 from cameo_protocol.errors import CameoError
 from cameo_protocol.packet import Packet
 from cameo_protocol.plan import RiskTask, RunPlan
+from cameo_protocol.privacy.accountant import epsilon
+from cameo_protocol.privacy.releases import plan_releases
 from cameo_protocol.stages import UPLOAD
 
 TRIES = {"quick": 25, "full": 100}
@@ -155,21 +157,38 @@ def _other_architectures(plan: RunPlan, random: np.random.Generator) -> Iterator
 
 def _quiet_plans(plan: RunPlan, random: np.random.Generator) -> Iterator[bytes]:
     """Plans whose noise is missing or does not cover their claim, as canonical bytes where they can be."""
-    places = range(len(plan.tasks))
+    spent = _spent(plan)
     while True:
+        place = int(random.integers(len(plan.tasks)))
         body: dict[str, Any] = plan.model_dump(mode="json")
-        encoded = body["tasks"][int(random.choice(places))]["encoded"]
+        encoded = body["tasks"][place]["encoded"]
         honest = encoded["sigma"]
-        claimed = float(random.uniform(0.1, 1.0)) * plan.privacy.epsilon
-        for sigma in (0, 0.0, -honest, 1e-300, 1e-12, "0", None, honest * float(random.uniform(1e-6, 0.5))):
+        for sigma in (0, 0.0, -honest, 1e-300, 1e-12, "0", None, _too_little(plan, place, random)):
             encoded["sigma"] = sigma
             yield _canonical(body)
         encoded["sigma"] = 1e-9
         yield _canonical({**body, "privacy": {**body["privacy"], "epsilon": 20.0}})
         encoded["sigma"] = honest
-        yield _canonical({**body, "privacy": {**body["privacy"], "epsilon": claimed * 0.9}})
+        claim = spent * float(random.uniform(0.1, 0.95))
+        yield _canonical({**body, "privacy": {**body["privacy"], "epsilon": claim}})
         del encoded["sigma"]
         yield _canonical(body)
+
+
+def _too_little(plan: RunPlan, place: int, random: np.random.Generator) -> float:
+    """A sigma for one task with which the plan costs more than it claims."""
+    task = plan.tasks[place]
+    sigma = task.encoded.sigma
+    while True:
+        sigma *= float(random.uniform(0.2, 0.8))
+        quieter = task.model_copy(update={"encoded": task.encoded.model_copy(update={"sigma": sigma})})
+        tasks = (*plan.tasks[:place], quieter, *plan.tasks[place + 1 :])
+        if _spent(plan.model_copy(update={"tasks": tasks})) > 1.01 * plan.privacy.epsilon:
+            return sigma
+
+
+def _spent(plan: RunPlan) -> float:
+    return epsilon((release for _, release in plan_releases(plan)), plan.privacy.delta)
 
 
 def _canonical(body: dict[str, Any]) -> bytes:
