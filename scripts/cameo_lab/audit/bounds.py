@@ -1,16 +1,12 @@
-"""From wrong guesses of an attacker to a lower bound on epsilon.
+"""From wrong guesses of an attacker to a lower limit on mu of Gaussian DP, and so on epsilon.
 
-Sources: Clopper & Pearson, 1934 (exact binomial limits); Kairouz, Oh & Viswanath, ICML 2015 (what (epsilon, delta)
-says about both error rates of any test); Nasr et al., USENIX Security 2023, section 4 (errors -> mu of Gaussian DP ->
-epsilon, tight for Gaussian mechanisms).
+Sources: Clopper & Pearson, 1934 (exact binomial limits); Dong, Roth & Su, 2022, definition 2.6 (mu-GDP bounds both
+error rates of every test); Nasr et al., USENIX Security 2023, section 4 (audits through mu, tight for Gaussians).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-
-from cameo_protocol.privacy.accountant import gaussian_epsilon
 
 CONFIDENCE = 0.999
 
@@ -37,21 +33,6 @@ class Guesses:
         if false_in >= 1 or false_out >= 1:
             return 0.0
         return max(0.0, float(norm.isf(false_in) - norm.ppf(false_out)))
-
-
-def gaussian_bound(mu: float, delta: float) -> float:
-    """Lower limit on epsilon of a mechanism all of whose releases are full-batch Gaussians, from a limit on mu."""
-    return gaussian_epsilon(mu, delta)
-
-
-def plain_bound(guesses: Guesses, delta: float) -> float:
-    """Lower limit on epsilon of any mechanism: 1 - b - delta <= e^epsilon a, and the same with a and b exchanged; >= 0.
-
-    Holds also for sampled releases, where no single mu describes the mechanism; blind above about log(trials).
-    """
-    a, b = guesses.upper()
-    ratios = [(1 - delta - y) / x for x, y in ((a, b), (b, a)) if x > 0]
-    return max(0.0, *(math.log(ratio) for ratio in ratios if ratio > 0), 0.0)
 
 
 def _upper(wrong: int, trials: int, share: float) -> float:

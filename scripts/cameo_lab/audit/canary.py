@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cameo_client.node.contribution import Patients
-from cameo_lab.audit.bounds import CONFIDENCE, Guesses, gaussian_bound, plain_bound
+from cameo_lab.audit.bounds import CONFIDENCE, Guesses
 from cameo_lab.audit.finding import Effort, Finding
 from cameo_lab.audit.people import nobody
 from cameo_lab.audit.structure import honest_hospitals, planned_sd, signed
 from cameo_lab.audit.subject import Floats, Subject, added, patients_of
-from cameo_protocol.privacy.accountant import epsilon
+from cameo_protocol.errors import Bug
+from cameo_protocol.privacy.accountant import epsilon, gaussian_epsilon
 
 RUNS: dict[Effort, int] = {"quick": 32, "full": 240}
 CONTROL_RUNS = 4
@@ -32,6 +33,7 @@ MOST_CANARIES = 32
 MOST_VECTORS = 80
 LOUD = 8.0
 EFFICIENT = 0.8
+MIDDLE = 0.5
 NAME = "canary-lower-bound"
 
 
@@ -45,8 +47,13 @@ class Canaries:
 
 
 def canary_audit(subject: Subject, random: np.random.Generator, effort: Effort) -> Finding:
-    """Lower bound on epsilon against the claim, at CONFIDENCE; control: the same without noise must break the claim."""
+    """Lower bound on epsilon against the claim, at CONFIDENCE; control: the same without noise must break the claim.
+
+    Full batch only, as all plans are: what a sampled release leaves an attacker is no single mu.
+    """
     began = time.perf_counter()
+    if subject.sampling.q < 1:
+        raise Bug("audit-sampling", what="the canary audit knows full-batch plans only")
     claim, delta = claimed(subject), subject.plan.privacy.delta
     guesses = guess(subject, random, RUNS[effort])
     found = lower_bound(subject, guesses)
@@ -78,11 +85,10 @@ def claimed(subject: Subject) -> float:
 def guess(subject: Subject, random: np.random.Generator, runs: int) -> Guesses:
     """Play that many runs and count wrong guesses."""
     canaries = _canaries(subject, random)
-    middle = subject.sampling.q / 2
     outs = false_in = ins = false_out = 0
     for _ in range(runs):
         inside = random.random(len(canaries.rows)) < 0.5
-        said = _scores(subject, canaries, inside) > middle
+        said = _scores(subject, canaries, inside) > MIDDLE
         ins += int(inside.sum())
         outs += int((~inside).sum())
         false_out += int((inside & ~said).sum())
@@ -91,15 +97,12 @@ def guess(subject: Subject, random: np.random.Generator, runs: int) -> Guesses:
 
 
 def lower_bound(subject: Subject, guesses: Guesses) -> float:
-    """Lower bound on the whole run's epsilon.
+    """Lower bound on the whole run's epsilon, through mu of Gaussian DP.
 
-    Full batch: through mu of Gaussian DP, which grows with the square root of the rounds, so that of a plan with
-    very many rounds or hospitals fewer rounds are played. Sampled: directly, over the rounds that were played.
+    mu grows with the square root of the rounds, so of a plan with very many rounds or hospitals fewer are played.
     """
-    delta = subject.plan.privacy.delta
-    if subject.sampling.q < 1:
-        return plain_bound(guesses, delta)
-    return gaussian_bound(guesses.mu() * math.sqrt(_all_rounds(subject) / _rounds(subject)), delta)
+    mu = guesses.mu() * math.sqrt(_all_rounds(subject) / _rounds(subject))
+    return gaussian_epsilon(mu, subject.plan.privacy.delta)
 
 
 def _all_rounds(subject: Subject) -> int:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from cameo_lab.audit.bounds import CONFIDENCE, Guesses, gaussian_bound, plain_bound
+from cameo_lab.audit.bounds import CONFIDENCE, Guesses
+from cameo_protocol.privacy.accountant import gaussian_epsilon
 
 DELTA = 1e-5
 counts = st.integers(1, 500)
@@ -28,7 +29,6 @@ def test_upper_limits_cover_and_bounds_fall_with_errors(trials: int, data: st.Da
     assert wrong / trials <= upper <= 1
     assert binom.cdf(wrong, trials, upper) == pytest.approx((1 - CONFIDENCE) / 2, rel=1e-6) or upper == 1
     assert 0 <= more.mu() <= fewer.mu()
-    assert 0 <= plain_bound(more, DELTA) <= plain_bound(fewer, DELTA)
 
 
 @given(mu=st.floats(0.05, 6))
@@ -51,13 +51,10 @@ def test_the_bound_is_exceeded_no_more_often_than_it_says() -> None:
 
 def test_a_blind_attacker_proves_nothing() -> None:
     assert half(1_000, 500).mu() == 0
-    assert gaussian_bound(0.0, DELTA) == 0
-    assert plain_bound(half(1_000, 500), DELTA) == 0
     assert Guesses(outs=0, false_in=0, ins=0, false_out=0).mu() == 0
 
 
 def test_no_error_at_all_is_bounded_by_the_number_of_trials() -> None:
     few, many = half(50, 0), half(5_000, 0)
     assert 0 < few.mu() < many.mu() < math.inf
-    assert gaussian_bound(many.mu(), DELTA) > gaussian_bound(few.mu(), DELTA) > 3
-    assert plain_bound(few, DELTA) < math.log(50)
+    assert gaussian_epsilon(many.mu(), DELTA) > gaussian_epsilon(few.mu(), DELTA) > 3
