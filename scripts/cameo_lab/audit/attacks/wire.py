@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar, get_args
@@ -229,36 +230,26 @@ class _Gate(Gatekeeper):
 @contextmanager
 def open_wire(subject: Subject, hospitals: Sequence[Patients]) -> Iterator[Wire]:
     """The subject's hospitals over these patients, one entry a site of the plan; all files are gone afterwards."""
-    keys = [Ed25519PrivateKey.generate() for _ in subject.plan.cohort.sites]
+    if len(hospitals) != len(subject.plan.cohort.sites):
+        raise Bug("attack-hospitals", what="patients are needed for every site of the plan")
+    keys = [Ed25519PrivateKey.generate() for _ in hospitals]
     plan, key = rekeyed(subject.plan, keys), Ed25519PrivateKey.generate()
     policy = _policy(plan, key)
     made: dict[int, Lanes] = {}
-    if len(hospitals) != len(keys):
-        raise Bug("attack-hospitals", what="patients are needed for every site of the plan")
     with ExitStack() as stack:
         root = Path(stack.enter_context(TemporaryDirectory(prefix="cameo-attack-")))
         nodes, ledgers = {}, {}
         for site, own, patients in zip(plan.cohort.sites, keys, hospitals, strict=True):
             folder = root / site.name
             folder.mkdir()
-            ledger = stack.enter_context(
-                Ledger.create(
-                    folder / "ledger.sqlite",
-                    dataset="made-up",
-                    delta=plan.privacy.delta,
-                    clock=time.time,
-                    random=os.urandom,
-                )
-            )
-            journal = DiskJournal(folder / "journal.sqlite")
-            stack.callback(journal.close)
+            ledgers[site.index] = _ledger(plan, folder, stack)
             gate = _Gate(
                 site=site.name,
                 coordinator=key.public_key().public_bytes_raw(),
                 identity=own,
                 policy=lambda: policy,
-                study=lambda _plan, patients=patients: Study(patients=patients, features=subject.features),  # type: ignore[misc]
-                ledger=ledger,
+                study=partial(_study, subject.features, patients),
+                ledger=ledgers[site.index],
                 noise=subject.noise,
                 random=os.urandom,
                 report=_unheard,
@@ -266,10 +257,26 @@ def open_wire(subject: Subject, hospitals: Sequence[Patients]) -> Iterator[Wire]
                 patients=patients,
                 made=made,
             )
-            library = Library(folder, gate.coordinator, ledger, lambda _run: None)
-            nodes[site.index] = Hospital(gate, library, journal, os.urandom, _unheard)
-            ledgers[site.index] = ledger
+            nodes[site.index] = _hospital(gate, folder, stack)
         yield Wire(plan, nodes, ledgers, key, made)
+
+
+def _ledger(plan: RunPlan, folder: Path, stack: ExitStack) -> Ledger:
+    ledger = Ledger.create(
+        folder / "ledger.sqlite", dataset="made-up", delta=plan.privacy.delta, clock=time.time, random=os.urandom
+    )
+    return stack.enter_context(ledger)
+
+
+def _hospital(gate: Gatekeeper, folder: Path, stack: ExitStack) -> Hospital:
+    journal = DiskJournal(folder / "journal.sqlite")
+    stack.callback(journal.close)
+    library = Library(folder, gate.coordinator, gate.ledger, _published)
+    return Hospital(gate, library, journal, os.urandom, _unheard)
+
+
+def _study(features: int, patients: Patients, _: RunPlan) -> Study:
+    return Study(patients=patients, features=features)
 
 
 def rekeyed(plan: RunPlan, keys: Sequence[Ed25519PrivateKey]) -> RunPlan:
@@ -297,6 +304,10 @@ def _policy(plan: RunPlan, key: Ed25519PrivateKey) -> Policy:
             labels=tuple(task.label for task in plan.tasks if isinstance(task, RiskTask)),
         ),
     )
+
+
+def _published(_run: str) -> None:
+    """Nothing is published by an attacker."""
 
 
 def _unheard(_code: str, _what: str) -> None:
