@@ -15,6 +15,7 @@ from cameo_protocol.quiet import quiet_flower
 
 quiet_flower()
 
+import httpx  # noqa: E402
 from flwr.app import Context  # noqa: E402 - Flower reads its environment at import
 from flwr.serverapp import Grid, ServerApp  # noqa: E402
 
@@ -27,7 +28,8 @@ from cameo_server.home import CoordinatorHome, load_ed25519, open_home  # noqa: 
 from cameo_server.launch import open_control  # noqa: E402
 from cameo_server.membership import roster  # noqa: E402
 from cameo_server.nodes import node_ids  # noqa: E402
-from cameo_server.run.driver import RunDriver  # noqa: E402
+from cameo_server.resuming import driving  # noqa: E402
+from cameo_server.run.driver import GOES_ON, RunDriver  # noqa: E402
 from cameo_server.run.party import Parties  # noqa: E402
 from cameo_server.run.release_gate import require  # noqa: E402
 from cameo_server.run.store import RunStore  # noqa: E402
@@ -45,16 +47,27 @@ def main(grid: Grid, context: Context) -> None:
     run = str(config["run"])
     store = RunStore(home.runs / run)
     try:
-        plan = _plan(store, str(config["plan-sha256"]))
-        with open_control(home) as control:
-            nodes = node_ids(home, control, plan)
-        drive(Exchange(grid), home, store, run, plan, nodes)
+        with driving(store, context.run_id):
+            plan = _plan(store, str(config["plan-sha256"]))
+            with open_control(home) as control:
+                nodes = node_ids(home, control, plan)
+            drive(Exchange(grid), home, store, run, plan, nodes)
     except CameoError as error:
         log.error("run %s stopped: %s", run, error)
+        _say_stopped(store, error)
+    except (httpx.HTTPError, OSError):
+        raise  # the SuperLink is gone for good: a death like any other, after which the run goes on
     except Exception as error:
         # Our own fault: said in the events, so that nobody waits for a run that is dead; Flower logs the trace.
         store.event("stopped", code="server-app-failed", what=type(error).__name__, do="read logs/superexec.log")
         raise
+
+
+def _say_stopped(store: RunStore, error: CameoError) -> None:
+    """For what went wrong before the run was driven; an error from then on is told already, or the run goes on."""
+    if error.code in GOES_ON or any(event["event"] == "stopped" for event in store.events()):
+        return
+    store.event("stopped", code=error.code, what=error.what, do=error.do)
 
 
 def drive(
@@ -92,14 +105,12 @@ def members_left(home: CoordinatorHome, plan: RunPlan) -> frozenset[int]:
 def _plan(store: RunStore, wanted: str) -> RunPlan:
     raw = store.plan()
     if hashlib.sha256(raw).hexdigest() != wanted:
-        error = OperatorError(
+        raise OperatorError(
             "plan-changed",
             what="plan.json is not the plan with which this run was started",
             do="start the run again: cameo run",
             exit=ExitCode.USAGE,
         )
-        store.event("stopped", code=error.code, what=error.what, do=error.do)
-        raise error
     plan = parse_plan(raw)
     if plan.plan_id() != wanted:
         raise Bug("plan-id", what="a plan whose id is not the hash of its canonical form")

@@ -22,11 +22,11 @@ from cameo_server.definitions import read_catalogue, read_label
 from cameo_server.home import CoordinatorHome, load_config, write_file
 from cameo_server.membership import roster
 from cameo_server.planning import resolve
+from cameo_server.resuming import ENDED, Watchman, driven, launch, resume
 from cameo_server.run.release_gate import require
 from cameo_server.run.store import RunStore
 
 STATE = "state.json"
-ENDED = ("published", "finished")
 ROSTER_POLL_S = 2.0
 EVENT_POLL_S = 0.1
 DEATH_POLL_S = 3.0
@@ -60,11 +60,13 @@ def start_coordinator(
             ports.enter_context(serve_api(coordinator, fleet_host))
             ports.enter_context(serve_dashboard(coordinator))
             write_file(home.flower / STATE, json.dumps(state).encode())
+            runs = Watchman(home, say)
             say(f"ready: hospitals connect to port {settings.fleet_port}")
             while not stop.wait(ROSTER_POLL_S):
                 with contextlib.suppress(OperatorError):  # the SuperLink may be restarting; the next look finds it
                     for name in let_in_members(home, control):
                         say(f"let in: {name}")
+                    runs.look(control)
     (home.flower / STATE).unlink(missing_ok=True)
 
 
@@ -98,20 +100,21 @@ def start_run(home: CoordinatorHome, plan: RunPlan, *, run: str | None = None) -
 
     A plan without an audit that passed is refused: `release_gate.require`.
     """
-    from cameo_server.flower.bundle import build_bundle
-
     require(home, plan)
     with open_control(home) as control:
         from cameo_server.nodes import let_in_members
 
         let_in_members(home, control)
         run = run or time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
-        store = RunStore(home.runs / run)
-        store.create(plan.canonical())
-        config = {"plan": "plan.json", "plan-sha256": plan.plan_id(), "run": run, "home": str(home.root)}
-        flower = control.start_run(build_bundle(conf_dir()), config)
-        write_file(store.folder / "flower.json", json.dumps({"run_id": flower}).encode())
+        RunStore(home.runs / run).create(plan.canonical())
+        launch(control, home, run, plan.plan_id())
     return run
+
+
+def resume_run(home: CoordinatorHome, run: str) -> bool:
+    """Go on with a run that was left in the middle; False when a process drives it already."""
+    with open_control(home) as control:
+        return resume(control, home, run)
 
 
 def stop_run(store: RunStore) -> bool:
@@ -125,8 +128,8 @@ def stop_run(store: RunStore) -> bool:
 def follow(home: CoordinatorHome, run: str, gone: Callable[[], bool] = lambda: False) -> Iterator[dict[str, Any]]:
     """The events of a run as they come; the last is "published", or "finished" after a "stopped" that says why.
 
-    When the run's process dies without a word, a "stopped" of ours says so and is the last. gone: true once nobody
-    reads any more.
+    A run whose process dies is started again by the coordinator, so the events go on. gone: true once nobody reads any
+    more.
     """
     store = RunStore(home.runs / run)
     seen: list[dict[str, Any]] = []
@@ -141,27 +144,11 @@ def follow(home: CoordinatorHome, run: str, gone: Callable[[], bool] = lambda: F
             looked = time.monotonic()
         elif time.monotonic() - looked > DEATH_POLL_S:
             looked = time.monotonic()
-            dead = _dead(home, store)
-            if dead is not None and len(list(store.events())) == len(seen):
-                if not any(event["event"] == "stopped" for event in seen):
-                    yield dead
-                return
+            if seen and seen[-1]["event"] == "stopped" and not driven(store):
+                return  # nobody is left to tell the hospitals
+            if running(home) is None:
+                raise _not_started(home)
         time.sleep(EVENT_POLL_S)
-
-
-def _dead(home: CoordinatorHome, store: RunStore) -> dict[str, Any] | None:
-    flower = json.loads((store.folder / "flower.json").read_bytes())["run_id"]
-    try:
-        with open_control(home) as control:
-            seen = control.run_status(flower)
-    except OperatorError as error:
-        if error.code == "superlink-unreachable":  # it is being restarted; the next look finds it
-            return None
-        raise
-    if seen.status != "finished":
-        return None
-    what = f"the run's process ended ({seen.outcome}) before the run did"
-    return {"event": "stopped", "code": "server-app-died", "what": what, "do": "read logs/ of the coordinator's home"}
 
 
 @contextlib.contextmanager
@@ -171,12 +158,16 @@ def open_control(home: CoordinatorHome) -> Iterator[Any]:
 
     state = running(home)
     if state is None:
-        raise OperatorError(
-            "coordinator-not-started", what=f"no coordinator runs on {home.root}", do="cameo coordinator start"
-        )
+        raise _not_started(home)
     token = (home.flower / "control.token").read_text().strip()
     with Control(state["control"], token) as control:
         yield control
+
+
+def _not_started(home: CoordinatorHome) -> OperatorError:
+    return OperatorError(
+        "coordinator-not-started", what=f"no coordinator runs on {home.root}", do="cameo coordinator start"
+    )
 
 
 def _settings(home: CoordinatorHome, fleet_host: str) -> Any:

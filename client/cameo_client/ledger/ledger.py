@@ -230,6 +230,11 @@ class Ledger:
         with self._current() as book:
             return reporting.by_task(book)
 
+    def rounds(self, run_id: str) -> frozenset[tuple[int, int]]:
+        """(epoch, round in it) of everything that a run has committed."""
+        with self._current() as book:
+            return frozenset((epoch, number) for run, epoch, number in book.rounds if run == run_id)
+
     def open_runs(self) -> tuple[str, ...]:
         """Runs that still hold a reserve, in order of admission."""
         with self._current() as book:

@@ -63,6 +63,9 @@ def run_with(auditor: Auditor) -> Callable[..., None]:
     def run(
         overrides: Overrides = None,
         follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for the end, showing steps.")] = True,
+        resume: Annotated[
+            str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run that was left in the middle.")
+        ] = None,
         home: Home = None,
         profile: Profile = None,
         as_json: AsJson = False,
@@ -76,7 +79,11 @@ def run_with(auditor: Auditor) -> Callable[..., None]:
         \b
         Example:
           cameo run data=heart privacy.epsilon=1 training.rounds=20
+          cameo run --resume 20260101-120000-ab12
         """
+        if resume is not None:
+            _resume(resume, overrides or [], home, profile, follow=follow, as_json=as_json)
+            return
         _run(auditor, overrides or [], home, profile, follow=follow, as_json=as_json)
 
     return run
@@ -105,6 +112,30 @@ def _run(
     value |= {"figures": watched(home, profile, name), "result": "published"}
     where = value.get("folder", f"cameo runs {name}")
     emit(value, as_json, lambda: f"run {name} published\nModels, card and events: {where}")
+
+
+def _resume(
+    run: str, overrides: list[str], home: Path | None, profile: Path | None, *, follow: bool, as_json: bool
+) -> None:
+    from cameo_protocol.errors import ExitCode, OperatorError
+    from cameo_server.cli.following import watched
+    from cameo_server.home import open_home
+    from cameo_server.launch import resume_run
+
+    if overrides or profile is not None:
+        raise OperatorError(
+            "resume-options",
+            what="--resume goes on with a run's own plan, on the coordinator's machine",
+            do=f"run there, with nothing else: cameo run --resume {run}",
+            exit=ExitCode.USAGE,
+        )
+    started = resume_run(open_home(home), run)
+    value: dict[str, Any] = {"run": run, "started": started}
+    if not follow:
+        emit(value, as_json, lambda: f"run {run} goes on" if started else f"run {run} is being driven already")
+        return
+    value |= {"figures": watched(home, profile, run), "result": "published"}
+    emit(value, as_json, lambda: f"run {run} published")
 
 
 def _composed(home: Path | None, profile: Path | None, overrides: list[str]) -> RunPlan:

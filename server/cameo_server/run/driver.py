@@ -26,7 +26,7 @@ from cameo_server.run.training import Models
 FINISH_WAIT = 5.0
 ORDER: tuple[RoundKind, ...] = ("train", "recalibrate", "evaluate")
 # What stops the coordinator but not the run: once it is mended, the run goes on.
-GOES_ON = frozenset({"disk-write", "disk-read"})
+GOES_ON = frozenset({"disk-write", "disk-read", "run-busy", "superlink-unreachable", "coordinator-not-started"})
 
 
 @dataclass
