@@ -32,6 +32,7 @@ from cameo_protocol.secagg.encoding import largest_scale
 
 T = TypeVar("T", RiskTask, SegmentTask)
 Kind = Literal["evaluation", "recalibration"]
+MOST_GROUPINGS = 4  # a plan has at most 8 tasks: two models, a recalibration and the evaluation are the others
 
 
 class _Frozen(BaseModel, frozen=True, extra="forbid"):
@@ -229,6 +230,8 @@ def _histograms(experiment: Experiment, catalogue: Catalogue) -> tuple[Histogram
         block = Encoded(dim=lanes, clip=1.0, bound=population, scale=1, sigma=1.0)
         return HistogramTask(kind=kind, name=name, bins=bins, share=share, by=by, encoded=block)
 
+    if len(experiment.data.groups) > MOST_GROUPINGS:
+        raise _unfit("", f"{len(experiment.data.groups)} facts; a plan has room for {MOST_GROUPINGS}")
     groups = [_groups(fact, cuts, catalogue) for fact, cuts in experiment.data.groups.items()]
     return (
         *([task("recalibration", recalibration.bins, recalibration.share)] if recalibration.share else []),
@@ -240,18 +243,23 @@ def _histograms(experiment: Experiment, catalogue: Catalogue) -> tuple[Histogram
 def _groups(name: str, cuts: tuple[float, ...], catalogue: Catalogue) -> Groups:
     """The groups by one fact of the catalogue; groups that it does not allow are an `OperatorError`."""
     fact = next((fact for fact in catalogue.facts if fact.name == name), None)
+    if fact is None:
+        raise _unfit(f".{name}", f"the catalogue {catalogue.id} has no such fact")
     try:
-        groups = Groups(fact=name, values=fact.values if fact and not cuts else (), cuts=cuts)
-        misfit = groups.fits(catalogue)
+        groups = Groups(fact=name, values=() if cuts else fact.values, cuts=cuts)
     except ValidationError:
-        misfit = "a number needs rising cuts, an enum none"
-    if misfit:
-        raise OperatorError(
-            "groups-unfit",
-            what=f"data.groups.{name}: {misfit}",
-            do="name facts such as sex and age: [50, 65] under data.groups, or take the line out",
-        )
+        raise _unfit(f".{name}", "a number needs rising cuts, at most 15; an enum none") from None
+    if misfit := groups.fits(catalogue):
+        raise _unfit(f".{name}", misfit)
     return groups
+
+
+def _unfit(where: str, what: str) -> OperatorError:
+    return OperatorError(
+        "groups-unfit",
+        what=f"data.groups{where}: {what}",
+        do="name facts such as sex and age: [50, 65] under data.groups, or take the line out",
+    )
 
 
 def _with_noise(task: HistogramTask, sigma: float) -> HistogramTask:

@@ -90,6 +90,51 @@ def test_blocks_are_as_large_as_their_models() -> None:
     assert lanes == {"evaluation": 20, "evaluation-sex": 2 * 12, "evaluation-age": 3 * 12}
 
 
+def grouped(groups: dict[str, tuple[float, ...]]) -> RunPlan:
+    """The shipped experiment with other groups."""
+    experiment = compose_experiment(conf_dir(), [])
+    data = experiment.data.model_copy(update={"groups": groups})
+    experiment = experiment.model_copy(update={"data": data})
+    return resolve(experiment, read_catalogue(data.catalogue), read_label(data.label), sites(4))
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"nothing": (1.0,)},
+        {"Age!": (1.0,)},
+        {"age": ()},
+        {"age": (65.0, 45.0)},
+        {"age": (50.0, 50.0)},
+        {"sex": (1.0,)},
+        {"smoker": ()},
+        {"dx_depression": ()},
+        {"hba1c": (6.5,)},
+        {"age": tuple(float(i) for i in range(16))},
+        {"age": (50.0,), "sex": (), "region": (), "insurance": (), "egfr": (60.0,)},
+    ],
+)
+def test_groups_that_the_catalogue_does_not_allow_are_said(groups: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(OperatorError, match="groups-unfit"):
+        grouped(groups)
+
+
+def test_groups_and_recalibration_are_a_matter_of_configuration() -> None:
+    plain = make("~data.groups.sex", "~data.groups.age", "recalibration.share=0")
+    assert [task.name for task in plain.tasks] == ["risk", "segment", "evaluation"]
+    most = grouped({"age": (50.0,), "sex": (), "region": (), "insurance": ()})
+    assert [task.name for task in most.tasks][3:] == [
+        "evaluation",
+        "evaluation-age",
+        "evaluation-sex",
+        "evaluation-region",
+        "evaluation-insurance",
+    ]
+    assert spent(most) == pytest.approx(spent(plain), rel=1e-6)
+    assert most.tasks[0].encoded.sigma > plain.tasks[0].encoded.sigma
+    assert "evaluation-region" in [task.name for task in make("+data.groups.region=[]").tasks]
+
+
 def test_planning_is_deterministic() -> None:
     assert make().plan_id() == make().plan_id()
     assert make("seed=2").plan_id() != make().plan_id()

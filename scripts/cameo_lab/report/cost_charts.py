@@ -82,7 +82,8 @@ def ledgers(record: ReportRecord) -> Chart | None:
     return Chart(
         title="How each ledger filled",
         note="ε of everything released so far, after each release, at the δ of the ledger. The first rounds cost most:"
-        " ε grows with about the square root of the number of releases. Dots: recalibration and evaluation, one release each. A charge is on disk before anything leaves.",
+        " ε grows with about the square root of the number of releases. Dots: recalibration and evaluation, one"
+        " release each. A charge is on disk before anything leaves.",
         svg=picture("ledgers", "Budget spent by release", said, (frame.width, frame.height), body),
         headers=("Release", "For", *named.values()),
         rows=_rows(longest, list(named)),
