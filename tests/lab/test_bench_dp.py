@@ -64,5 +64,6 @@ def test_the_command_prints_one_object_and_leaves_the_threads_alone():
     assert {"throughput_vs_plain", "logistic_vs_plain", "mlp_vs_plain", "prototypes_vs_plain"} <= found["ratios"].keys()
     assert found["ratios"]["throughput_vs_plain"] > 0
     assert found["cpu_us_a_step"]["one_thread"].keys() == found["cpu_us_a_step"]["default_threads"].keys()
+    assert found["cpu_us_a_step"]["default_threads"]["mlp"].keys() == {"plain", "ours"}
     assert torch.get_num_threads() == threads
     assert "throughput" in dp.table(found)
