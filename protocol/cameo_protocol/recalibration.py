@@ -84,7 +84,8 @@ def _centres(below: Floats, totals: Floats, above: Floats) -> Floats:
     middles = bin_logits(totals.size)
     width = 2 * REACH / totals.size
     density = np.maximum((below + 2 * totals + above) / 4, 1.0)
-    return middles + np.clip(width * (above - below) / (24 * density), -width / 6, width / 6)
+    centres: Floats = middles + np.clip(width * (above - below) / (24 * density), -width / 6, width / 6)
+    return centres
 
 
 def _fit(inputs: Floats, ones: Floats, totals: Floats, noise_sd: float) -> tuple[Floats, Floats]:
