@@ -69,7 +69,8 @@ def test_the_session_cannot_write(sql: str, url: str) -> None:
         engine.query(sql, "x")
     with open_engine(Database(url=url)) as engine:
         assert engine.query("SELECT COUNT(*) AS n FROM person", "x")["n"].item() == PATIENTS
-        assert engine.query("SELECT current_setting('transaction_read_only') AS v", "x")["v"].item() == "on"
+        for name in ("transaction_read_only", "default_transaction_read_only"):
+            assert engine.query(f"SELECT current_setting('{name}') AS v", "x")["v"].item() == "on"
 
 
 def test_all_queries_of_a_session_see_one_state(url: str) -> None:
