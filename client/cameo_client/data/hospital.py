@@ -94,9 +94,7 @@ def load(
     report = quality.assess(facts, catalogue, age_days=age, max_age_days=mapping.max_age_days)
     cleaned, kept, report = _clean(facts, catalogue, table, report)
     named = pl.Series("pseudonym", pseudonyms(pseudonym_key, ids)).filter(kept)
-    order = pl.DataFrame([named]).with_row_index("row").sort("pseudonym", maintain_order=True)
-    last = order["pseudonym"].is_last_distinct()
-    now, before = order["row"].filter(last), order["row"].filter(~last)
+    now, before = _current(named)
     rows, results = (frame.filter(kept).insert_column(0, named) for frame in (cleaned, outcomes))
     return HospitalData(
         facts=rows[now],
@@ -108,6 +106,13 @@ def load(
         snapshot=mapping.snapshot,
         synthetic=mapping.synthetic or catalogue.synthetic,
     )
+
+
+def _current(named: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """(rows of the current records, rows of the earlier ones), both by pseudonym, the oldest first."""
+    order = pl.DataFrame([named]).with_row_index("row").sort("pseudonym", maintain_order=True)
+    last = order["pseudonym"].is_last_distinct()
+    return order["row"].filter(last), order["row"].filter(~last)
 
 
 def check(source: SourceConfig, catalogue: Catalogue, labels: Sequence[LabelDefinition]) -> tuple[Finding, ...]:

@@ -76,11 +76,7 @@ def report_record(
         tasks=_tasks(plan),
         statements=_statements(plan),
         rounds=_rounds(events, clear),
-        uploads=Uploads(
-            masked=summary["uploads"]["masked"],
-            clear=summary["uploads"]["clear"],
-            total_bytes=summary["uploads"]["bytes"],
-        ),
+        uploads=_uploads(summary["uploads"]),
         timing=_timing(events, summary),
         quality=_quality(plan, events, clear),
         segments=_segments(plan, clear),
@@ -88,6 +84,10 @@ def report_record(
         tags=tuple(_tag(name, tally) for name, rows in tags.items() for tally in rows),
         versions=tuple((name, version(name)) for name in SHOWN_VERSIONS),
     )
+
+
+def _uploads(counted: Mapping[str, int]) -> Uploads:
+    return Uploads(masked=counted["masked"], clear=counted["clear"], total_bytes=counted["bytes"])
 
 
 def _hospital(name: str, events: Events, account: Mapping[str, Any]) -> Hospital:

@@ -99,7 +99,6 @@ def _summary(
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     figures = last_event(events, "evaluated").get("figures", {}).get("risk", {})
-    estimate = figures.get("auc")
     traffic = last_event(events, "published")["traffic"]
     opened = [event for event in events if event["event"] == "round"]
     segment = next(task for task in plan.tasks if isinstance(task, SegmentTask))
@@ -111,15 +110,7 @@ def _summary(
         "lost": sorted({event["site"] for event in events if event["event"] == "lost"}),
         "rounds": sum(event["kind"] == "train" for event in opened),
         "void_rounds": sum(event["event"] == "void" for event in events),
-        "risk": {
-            "auc": clear.auc,
-            "auc_pooled_reference": clear.auc_pooled,
-            "auc_dp": estimate["value"] if estimate else None,
-            "auc_dp_interval": [estimate["low"], estimate["high"]] if estimate else None,
-            "auc_dp_note": figures.get("note", ""),
-            "calibration_error": clear.error,
-            "calibration_error_uncorrected": clear.error_raw,
-        },
+        "risk": _risk(clear, figures),
         "recalibration": _recalibration(events),
         "segment": {"k": segment.clusters, "ari_reference": clear.ari},
         "epsilon": {
@@ -137,6 +128,19 @@ def _summary(
             "total": round(seconds["total"], 2),
         },
         "version": version("cameo-fl"),
+    }
+
+
+def _risk(clear: ClearFigures, figures: Mapping[str, Any]) -> dict[str, Any]:
+    estimate = figures.get("auc")
+    return {
+        "auc": clear.auc,
+        "auc_pooled_reference": clear.auc_pooled,
+        "auc_dp": estimate["value"] if estimate else None,
+        "auc_dp_interval": [estimate["low"], estimate["high"]] if estimate else None,
+        "auc_dp_note": figures.get("note", ""),
+        "calibration_error": clear.error,
+        "calibration_error_uncorrected": clear.error_raw,
     }
 
 

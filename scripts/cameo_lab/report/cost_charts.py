@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from markupsafe import Markup
+
 from cameo_lab.report.charts import BAR_ROW, WIDTH, Bar, Chart, bars
 from cameo_lab.report.record import ReportRecord, Spent, TaskRow
 from cameo_lab.report.svg import Frame, element, picture, shorten
@@ -62,22 +64,7 @@ def ledgers(record: ReportRecord) -> Chart | None:
     body = frame.y_axis("ε spent") + frame.x_axis("release")
     named = {course: _who(names, len(record.hospitals)) for course, names in courses.items()}
     for row, (course, name) in enumerate(named.items()):
-        style = f"series{row % 4}"
-        points = [(0.0, 0.0), *((float(at), point.epsilon) for at, point in enumerate(course, start=1))]
-        end_x, end_y = points[-1]
-        y = 30 + SLOT * (row + 0.5)
-        body += [
-            element("line", x1=frame.left, x2=frame.left + 22, y1=y - 4, y2=y - 4, class_=f"line {style}"),
-            element("text", shorten(name, LABEL_WIDTH), x=frame.left + 30, y=y, class_="name"),
-            element("text", epsilon_text(course[-1].epsilon), x=WIDTH - 14, y=y, class_="value end"),
-            element("polyline", points=frame.points(points), class_=f"line {style}"),
-            *(
-                element("circle", cx=frame.x(at), cy=frame.y(point.epsilon), r=3.5, class_=f"dot {style}")
-                for at, point in enumerate(course, start=1)
-                if purpose_text(point.purpose) in COUNTED
-            ),
-            element("circle", cx=frame.x(end_x), cy=frame.y(end_y), r=4, class_=f"dot {style}"),
-        ]
+        body += _course(frame, course, name, row)
     said = "; ".join(f"{name}: {epsilon_text(course[-1].epsilon)}" for course, name in named.items())
     return Chart(
         title="How each ledger filled",
@@ -88,6 +75,26 @@ def ledgers(record: ReportRecord) -> Chart | None:
         headers=("Release", "For", *named.values()),
         rows=_rows(longest, list(named)),
     )
+
+
+def _course(frame: Frame, course: Sequence[Spent], name: str, row: int) -> list[Markup]:
+    """One line with its dots, and its place in the legend."""
+    style = f"series{row % 4}"
+    points = [(0.0, 0.0), *((float(at), point.epsilon) for at, point in enumerate(course, start=1))]
+    end_x, end_y = points[-1]
+    y = 30 + SLOT * (row + 0.5)
+    return [
+        element("line", x1=frame.left, x2=frame.left + 22, y1=y - 4, y2=y - 4, class_=f"line {style}"),
+        element("text", shorten(name, LABEL_WIDTH), x=frame.left + 30, y=y, class_="name"),
+        element("text", epsilon_text(course[-1].epsilon), x=WIDTH - 14, y=y, class_="value end"),
+        element("polyline", points=frame.points(points), class_=f"line {style}"),
+        *(
+            element("circle", cx=frame.x(at), cy=frame.y(point.epsilon), r=3.5, class_=f"dot {style}")
+            for at, point in enumerate(course, start=1)
+            if purpose_text(point.purpose) in COUNTED
+        ),
+        element("circle", cx=frame.x(end_x), cy=frame.y(end_y), r=4, class_=f"dot {style}"),
+    ]
 
 
 def _who(names: Sequence[str], hospitals: int) -> str:

@@ -35,21 +35,7 @@ def publication(
     card["audit"]; None = not audited. Every figure of the card names its release, and `costs` says what that cost.
     """
     applied = corrections or {}
-    joint = np.frombuffer(parameters, dtype="<f4").astype(np.float64)
-    spans = plan.parameter_spans()
-    models = {}
-    for task in plan.trained():
-        fit = applied[task.name].fit if task.name in applied else IDENTITY
-        facts = BundleFacts(
-            plan_id=plan.plan_id(),
-            catalogue_sha256=plan.data.catalogue_sha256,
-            features=features,
-            round=plan.training.rounds,
-            slope=fit.slope,
-            intercept=fit.intercept,
-            task=task,
-        )
-        models[task.name] = ModelBundle(facts, joint[spans[task.name]])
+    models = _bundles(plan, features, parameters, applied)
     card = {
         "schema_version": CARD_VERSION,
         "run": run,
@@ -69,3 +55,24 @@ def publication(
         models={name: bundle.to_bytes() for name, bundle in models.items()},
         card=json.dumps(card, sort_keys=True, allow_nan=False).encode(),
     )
+
+
+def _bundles(
+    plan: RunPlan, features: int, parameters: bytes, applied: Mapping[str, Correction]
+) -> dict[str, ModelBundle]:
+    joint = np.frombuffer(parameters, dtype="<f4").astype(np.float64)
+    spans = plan.parameter_spans()
+    models = {}
+    for task in plan.trained():
+        fit = applied[task.name].fit if task.name in applied else IDENTITY
+        facts = BundleFacts(
+            plan_id=plan.plan_id(),
+            catalogue_sha256=plan.data.catalogue_sha256,
+            features=features,
+            round=plan.training.rounds,
+            slope=fit.slope,
+            intercept=fit.intercept,
+            task=task,
+        )
+        models[task.name] = ModelBundle(facts, joint[spans[task.name]])
+    return models
