@@ -99,8 +99,9 @@ class Federation(_Frozen):
     """What a hospital needs to know to take part.
 
     serial: grows with every issue, so that an old file cannot replace a newer one. host, fleet_port, operator_port:
-    where the coordinator's Fleet API and its operator interface answer over TLS. ca_pem: the one certificate authority to trust there.
-    coordinator: Ed25519 public key that signs plans and this file, hex. cohort: roster, threshold, colluders.
+    where the coordinator's Fleet API and its operator interface answer over TLS. ca_pem: the one certificate
+    authority to trust there. coordinator: Ed25519 public key that signs plans and this file, hex. cohort: roster,
+    threshold, colluders.
     """
 
     version: Literal[1] = 1

@@ -52,7 +52,7 @@ def test_every_number_is_in_one_band(numbers: list[float], cuts: list[float]) ->
     groups = Groups(fact="age", cuts=tuple(sorted(cuts)))
     edges = [-np.inf, *sorted(cuts), np.inf]
     for number, at in zip(numbers, groups.of_numbers(np.array(numbers, dtype=float)), strict=True):
-        assert (at == -1) == (number != number)  # noqa: PLR0124 - NaN
+        assert (at == -1) == (number != number)
         assert at == -1 or edges[at] <= number <= edges[at + 1]
 
 

@@ -77,7 +77,7 @@ def classic_scores(
     shared = [torch.zeros_like(p) for p in model.parameters()]
     for _ in range(recipe.rounds):
         locals_ = [_local(recipe, sigma["c"], shared, *site) for site in zip(rows, labels, strict=True)]
-        shared = [sum(w * p for w, p in zip(weights, each, strict=True)) for each in zip(*locals_, strict=True)]  # type: ignore[misc]
+        shared = [sum(w * p for w, p in zip(weights, each, strict=True)) for each in zip(*locals_, strict=True)]
     weight, bias = (p.numpy().astype(np.float64) for p in shared)
     return [
         1 / (1 + np.exp(-(s.features[h].astype(np.float64) @ weight[0] + bias[0])))
@@ -111,7 +111,7 @@ def _local(
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             if bool(drawn.any()):
                 logits = module(rows[drawn]).squeeze(-1)
-                functional.binary_cross_entropy_with_logits(logits, labels[drawn]).backward()
+                functional.binary_cross_entropy_with_logits(logits, labels[drawn]).backward()  # type: ignore[no-untyped-call]
             else:
                 for parameter in module.parameters():
                     parameter.grad_sample = torch.zeros(0, *parameter.shape)
