@@ -53,11 +53,16 @@ class DataConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=Tr
 
 
 class NodeConfig(BaseModel, frozen=True, extra="forbid"):
-    """node.toml: this hospital's name in the federation, and its data source."""
+    """node.toml: this hospital's name in the federation, and its data source.
+
+    kek_file: where the key-encryption key of what is sealed at rest lies, such as on another volume; without it in
+    keys/kek.key.
+    """
 
     version: Literal[1] = 1
     site: Name
     created: Timestamp
+    kek_file: str | None = Field(default=None, min_length=1, max_length=4096)
     data: DataConfig
 
 
