@@ -21,16 +21,29 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cameo_client.home import PRIVATE, PUBLIC, NodeHome, key_pem, load_identity, read_file, read_secret, write_file
-from cameo_client.membership import load_federation
+from cameo_client.home import (
+    PRIVATE,
+    PUBLIC,
+    NodeHome,
+    key_pem,
+    load_config,
+    load_identity,
+    read_file,
+    read_secret,
+    write_file,
+)
+from cameo_client.membership import identity_bytes, load_federation
+from cameo_protocol.envelope import fingerprint
 from cameo_protocol.errors import ExitCode, OperatorError
-from cameo_protocol.federation import Federation
+from cameo_protocol.federation import Federation, ca_fingerprint, read_federation
 from cameo_protocol.operator_api import operator_pb2 as pb
 from cameo_protocol.operator_api.operator_pb2_grpc import EnrollmentStub, OperatorStub
 from cameo_protocol.operator_api.refusal import collect_text, from_metadata, request_text
 
 TIMEOUT_S = 10.0
 RENEW_DAYS = 30
+# So many questions without a change, and whoever waits is told again that it goes on.
+REMIND = 150
 _TOKEN = re.compile(r"([0-9a-f]{48})\.([0-9a-f]{64})")
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:]+)\]|([^\[\]:]+)):(\d{1,5})")
 
@@ -92,9 +105,13 @@ def pinned_ca(address: tuple[str, int], token: Token) -> bytes:
     for der in shown:
         if hashlib.sha256(der).hexdigest() == token.ca_sha256:
             return x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM)
-    raise OperatorError(
+    raise _another_ca("who answers there shows")
+
+
+def _another_ca(who: str) -> OperatorError:
+    return OperatorError(
         "ca-differs",
-        what="who answers there shows another certificate authority than the token names",
+        what=f"{who} another certificate authority than the token names",
         do="do not go on; call the coordinator: somebody may be in between, or the token is of another federation",
         exit=ExitCode.AUTH,
     )
@@ -141,10 +158,14 @@ def ask(home: NodeHome, address: str, ca_pem: bytes, site: str, now: datetime) -
 
 
 def wait_for_approval(look: Callable[[], Decision], pause: Callable[[], None], say: Callable[[str], None]) -> Decision:
-    """Ask until there are a certificate and a federation file; a refusal is an `OperatorError`."""
-    told = ""
+    """Ask until there are a certificate and a federation file; a refusal is an `OperatorError`.
+
+    A coordinator that does not answer meanwhile is asked again.
+    """
+    told, asked = "", 0
     while True:
-        decision = look()
+        asked += 1
+        decision = _patiently(look)
         if decision.state == "refused":
             raise OperatorError(
                 "join-refused",
@@ -156,16 +177,58 @@ def wait_for_approval(look: Callable[[], Decision], pause: Callable[[], None], s
             return decision
         approved = decision.state == "approved"
         now = "approved; the other hospitals are awaited" if approved else "waiting for the coordinator to approve"
-        if now != told:
+        if decision.state == "unreachable":
+            now = "the coordinator does not answer; asking again"
+        if now != told or asked % REMIND == 0:
             say(f"{now} (Ctrl-C is safe: run the same command again to go on)")
             told = now
         pause()
 
 
+def _patiently(look: Callable[[], Decision]) -> Decision:
+    try:
+        return look()
+    except OperatorError as error:
+        if error.code != "coordinator-unreachable":
+            raise
+        return Decision("unreachable", b"", b"")
+
+
+def enter(
+    home: NodeHome,
+    address: str,
+    token: Token,
+    now: Callable[[], datetime],
+    pause: Callable[[], None],
+    say: Callable[[str], None],
+) -> bytes:
+    """From a token to this hospital's certificate, which is stored; returns the federation file, not yet approved.
+
+    Blocks until the coordinator has approved. Whatever was done before is not done again: it may be interrupted at any
+    moment and called anew, also when the certificate has to be replaced. The federation file must trust the token's CA.
+    """
+    ca = pinned_ca(parse_address(address), token)
+    site = load_config(home).site
+    look = lambda: ask(home, address, ca, site, now())  # noqa: E731
+    if look().state == "refused":  # nobody knows us yet
+        knock(home, address, token, ca)
+    own = fingerprint(identity_bytes(load_identity(home)))
+    say(f"Read this to the coordinator by phone; it is shown there as {site}:\n  {own}")
+    decision = wait_for_approval(look, pause, say)
+    federation = read_federation(decision.federation)
+    if ca_fingerprint(federation.ca_pem) != fingerprint(ssl.PEM_cert_to_DER_cert(ca.decode())):
+        raise _another_ca("the federation file names")
+    keep_certificate(home, decision.certificate)
+    return decision.federation
+
+
 def keep_certificate(home: NodeHome, pem: bytes) -> None:
     """Store this hospital's certificate, which must be for the key that is here."""
-    certificate = x509.load_pem_x509_certificate(pem)
-    if certificate.public_key() != _key(home).public_key():
+    try:
+        public = x509.load_pem_x509_certificate(pem).public_key()
+    except ValueError:
+        public = None
+    if public != _key(home).public_key():
         raise OperatorError(
             "certificate-foreign",
             what="the coordinator sent a certificate for another key",
@@ -182,8 +245,7 @@ def renew_if_due(home: NodeHome, now: datetime) -> bool:
     """
     if not home.operator_cert.exists():
         return False
-    certificate = x509.load_pem_x509_certificate(read_file(home.operator_cert))
-    if (certificate.not_valid_after_utc - now).days >= RENEW_DAYS:
+    if certificate_days(home, now) >= RENEW_DAYS:
         return False
     with operator(home, load_federation(home)) as stub:
         reply = stub.RenewCertificate(pb.RenewCertificateRequest(request_pem=_request(home)), timeout=TIMEOUT_S)
@@ -191,8 +253,29 @@ def renew_if_due(home: NodeHome, now: datetime) -> bool:
     return True
 
 
+def certificate_days(home: NodeHome, now: datetime) -> int:
+    """Whole days until this hospital's certificate ends; negative when it has ended."""
+    try:
+        certificate = x509.load_pem_x509_certificate(read_file(home.operator_cert))
+    except ValueError:
+        raise OperatorError(
+            "certificate-broken",
+            what=f"{home.operator_cert} is no certificate",
+            do="run the join command of the invitation again: it fetches the certificate",
+            exit=ExitCode.AUTH,
+        ) from None
+    return (certificate.not_valid_after_utc - now).days
+
+
 def newest_federation(home: NodeHome) -> bytes:
-    """The federation file that the coordinator has issued last."""
+    """The federation file that the coordinator has issued last. Needs the certificate of a hospital that has joined."""
+    if not home.operator_cert.exists():
+        raise OperatorError(
+            "certificate-none",
+            what="this hospital has no certificate with which the coordinator would answer: it joined by hand",
+            do="ask the coordinator for federation.json, then: cameo-node accept federation.json",
+            exit=ExitCode.AUTH,
+        )
     with operator(home, load_federation(home)) as stub:
         return bytes(stub.GetFederation(pb.GetFederationRequest(), timeout=TIMEOUT_S).federation)
 

@@ -174,7 +174,7 @@ def open_home(root: Path | None) -> NodeHome:
         raise OperatorError(
             "no-home",
             what=f"there is no hospital node in {home.root}",
-            do="cameo-node init --name SITE --source KIND --data PATH, or name another folder with --home",
+            do="cameo-node join HOST:PORT --token T, or cameo-node init; or name another folder with --home",
         )
     return home
 

@@ -36,6 +36,7 @@ from cameo_protocol.federation import (
     SiteCard,
     ca_fingerprint,
     node_key_hex,
+    read_card,
     read_federation,
     write_card,
 )
@@ -53,10 +54,26 @@ def init_node(
         raise OperatorError(
             "already-initialised",
             what=f"there is a hospital node in {home.root} already",
-            do="cameo-node status, or choose another folder with --home",
+            do="cameo-node status, or another folder with --home; one that has left comes back by cameo-node join",
         )
-    created = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    created = _utc(now)
     config = checked(NodeConfig, site=site, created=created, data=data)
+    card = make_keys(home, config.site, created, pseudonym_key)
+    source = {key: value for key, value in data.model_dump().items() if value is not None}
+    head = toml({"version": config.version, "site": config.site, "created": config.created})
+    write_file(home.config, f"{head}\n[data]\n{toml(source)}".encode(), PUBLIC)
+    return card
+
+
+def renew_keys(home: NodeHome, now: datetime) -> SiteCard:
+    """The card of a node that is set up; one that has left gets new keys. Its pseudonym key is the one it had."""
+    if home.identity_key.exists() and home.node_key.exists() and home.card.exists():
+        return read_card(read_file(home.card))
+    return make_keys(home, load_config(home).site, _utc(now), None)
+
+
+def make_keys(home: NodeHome, site: str, created: str, pseudonym_key: bytes | None) -> SiteCard:
+    """Make the keys that are not there, and write public.json of all of them."""
     make_folder(home.root)
     if not home.identity_key.exists():
         write_file(home.identity_key, key_pem(Ed25519PrivateKey.generate()), PRIVATE)
@@ -65,16 +82,17 @@ def init_node(
     _keep_pseudonym_key(home, pseudonym_key)
     identity, node = load_identity(home), load_node_key(home)
     card = SiteCard(
-        name=config.site,
+        name=site,
         identity=identity_bytes(identity).hex(),
         node_key=node_key_hex(node.public_key()),
         created=created,
     )
     write_file(home.card, write_card(card, identity, node), PUBLIC)
-    source = {key: value for key, value in data.model_dump().items() if value is not None}
-    head = toml({"version": config.version, "site": config.site, "created": config.created})
-    write_file(home.config, f"{head}\n[data]\n{toml(source)}".encode(), PUBLIC)
     return card
+
+
+def _utc(now: datetime) -> str:
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def identity_bytes(key: Ed25519PrivateKey) -> bytes:

@@ -26,7 +26,7 @@ from cameo_protocol.envelope import fingerprint as fingerprint_of
 from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.federation import SiteCard, faults, read_card, read_federation
 from cameo_protocol.operator_api.refusal import PROOF_SECONDS, collect_text, request_text
-from cameo_protocol.plan import Name
+from cameo_protocol.plan import Name, Site
 from cameo_server import pki
 from cameo_server.home import CoordinatorHome, load_ec
 from cameo_server.membership import (
@@ -36,6 +36,7 @@ from cameo_server.membership import (
     load_certificate,
     members_of,
     open_roster,
+    refuse_removed,
     timestamp,
 )
 
@@ -113,6 +114,7 @@ def enroll(
         kept = row[0] if row is not None else bytes(32)
         if not hmac.compare_digest(given, kept) or row is None or row[1] < now.timestamp():
             raise _token_refused()
+        refuse_removed(db, card)
         before = db.execute("SELECT card FROM waiting WHERE name = ?", (card.name,)).fetchone()
         if before is not None and read_card(before[0]).identity != card.identity:
             raise _token_refused()
@@ -176,7 +178,8 @@ def collect(
 ) -> tuple[Collected, bytes, bytes]:
     """(state, certificate PEM, federation file) for the hospital that proves to be `name`; b"" for what is not there.
 
-    Whoever is neither waiting nor a member, and whoever cannot prove it, is told "refused".
+    Whoever is neither waiting nor a member, and whoever cannot prove it, is told "refused". A certificate in its last
+    30 days is made anew for the same key: so a hospital that was away too long to renew it comes back.
     """
     if abs(now.timestamp() - unix_seconds) > PROOF_SECONDS:
         raise OperatorError(
@@ -189,10 +192,6 @@ def collect(
         waiting = db.execute("SELECT card FROM waiting WHERE name = ?", (name,)).fetchone()
         member = next((m for m in members_of(db) if m.name == name), None)
         identity = read_card(waiting[0]).identity if waiting is not None else (member.identity if member else "")
-        pem = db.execute(
-            "SELECT pem FROM certificates WHERE name = ? AND role = 'site' AND revoked IS NULL ORDER BY rowid DESC",
-            (name,),
-        ).fetchone()
     if not identity:
         return "refused", b"", b""
     try:
@@ -201,15 +200,31 @@ def collect(
         return "refused", b"", b""
     if member is None:
         return "pending", b"", b""
-    return "approved", bytes(pem[0]) if pem else b"", federation_for(home, name)
+    return "approved", _certificate_for(home, name, now), federation_for(home, member.site())
 
 
-def federation_for(home: CoordinatorHome, name: str) -> bytes:
-    """The federation file issued last, when it names that hospital; otherwise b""."""
+def _certificate_for(home: CoordinatorHome, name: str, now: datetime) -> bytes:
+    """The newest certificate (PEM) of a member, renewed where it is due; b"" when it joined by hand."""
+    with open_roster(home) as db:
+        row = db.execute(
+            "SELECT pem FROM certificates WHERE name = ? AND role = 'site' AND revoked IS NULL ORDER BY rowid DESC",
+            (name,),
+        ).fetchone()
+        if row is None:
+            return b""
+        certificate = x509.load_pem_x509_certificate(row[0])
+        public = certificate.public_key()
+        if pki.days_left(certificate, now) >= pki.RENEW_DAYS or not isinstance(public, ec.EllipticCurvePublicKey):
+            return bytes(row[0])
+        return _issue(db, home, public, (name, "site"), now)
+
+
+def federation_for(home: CoordinatorHome, site: Site) -> bytes:
+    """The federation file issued last, when it names that hospital with its present key and number; otherwise b""."""
     if not home.federation.exists():
         return b""
     raw = home.federation.read_bytes()
-    return raw if read_federation(raw).site(name) is not None else b""
+    return raw if read_federation(raw).site(site.name) == site else b""
 
 
 def renew(home: CoordinatorHome, holder: pki.Holder, request_pem: bytes, now: datetime) -> bytes:

@@ -182,9 +182,28 @@ def add_site(home: CoordinatorHome, raw: bytes, now: datetime) -> Member:
         return insert_member(db, card, now)
 
 
+def refuse_removed(db: sqlite3.Connection, card: SiteCard) -> None:
+    """Refuse keys of a hospital that was taken off: Flower never lets a node key in twice, and a revoked key is burnt.
+
+    Within a transaction of `open_roster`.
+    """
+    row = db.execute(
+        "SELECT name FROM sites WHERE removed IS NOT NULL AND (identity = ? OR node_key = ?)",
+        (card.identity, card.node_key),
+    ).fetchone()
+    if row is not None:
+        raise OperatorError(
+            "key-removed",
+            what=f"these keys are those of hospital {row[0]}, which was taken out; they are not let in again",
+            do="the hospital makes new keys: cameo-node leave, then it joins with a new invitation",
+            exit=ExitCode.AUTH,
+        )
+
+
 def insert_member(db: sqlite3.Connection, card: SiteCard, now: datetime) -> Member:
     """Add a hospital within a transaction of `open_roster`; refusals as in `add_site`."""
     _refuse_known(card, members_of(db))
+    refuse_removed(db, card)
     index = int(db.execute("SELECT COALESCE(MAX(idx), 0) + 1 FROM sites").fetchone()[0])
     if index > MAX_INDEX:
         raise OperatorError(

@@ -186,13 +186,16 @@ def test_status_before_and_after(shell: Shell) -> None:
 
 
 def test_status_tells_a_dead_process_from_a_living_one(shell: Shell) -> None:
-    import os
+    from cameo_client.running import alone
 
     init(shell)
     state = shell.home.root / "state.json"
-    for pid, running in ((os.getpid(), True), (2**22 - 1, False)):
-        state.write_text(json.dumps({"agent": "online", "node_id": 1, "tags": {"run": "r"}, "pid": pid}))
-        assert shell.json("status")["running"] is running
+    state.write_text(json.dumps({"agent": "online", "node_id": 1, "tags": {"run": "r"}, "pid": 1}))
+    with alone(shell.home):
+        assert shell.json("status")["agent"] == "online"
+        assert shell.json("status")["running"] is True
+    found = shell.json("status")
+    assert (found["agent"], found["running"]) == ("stopped", False)
     state.write_text("{")
     assert shell.json("status")["running"] is False
 
@@ -201,13 +204,15 @@ def test_doctor_names_each_fault_and_its_exit_code(shell: Shell) -> None:
     init(shell)
     write_data(shell.home.root.parent)
     code, out, _ = shell("doctor")
-    assert (code, "failed   membership" in out) == (2, True)
+    assert (code, "failed   federation" in out) == (2, True)
+    assert "membership" not in out, "what needs the federation stays silent"
     shell("accept", str(federation_file(shell)), "--yes")
     code, out, _ = shell("doctor", "--json")
-    found = {check["name"]: check["state"] for check in json.loads(out)["checks"]}
+    found = {check["name"]: check["severity"] for check in json.loads(out)["checks"]}
     assert code == 0
     assert found["coordinator"] == "warning"
     assert set(found.values()) == {"ok", "warning"}
+    assert json.loads(out)["silent"] == ["clock", "roster"], "nobody answers as coordinator"
     write_data(shell.home.root.parent, patients=5)
     assert shell("doctor")[0] == 3
     (shell.home.root.parent / "x.csv").unlink()
@@ -221,7 +226,7 @@ def test_doctor_says_what_is_left_of_the_budget(shell: Shell) -> None:
 
     init(shell)
     shell("accept", str(federation_file(shell)), "--yes")
-    assert "budget" not in shell("doctor")[1]
+    assert "nothing spent yet of epsilon 8 for ever, 3 a year" in shell("doctor")[1]
     open_ledger(shell.home).shut()
     assert "epsilon left: 8.000 for ever, 3.000 this year" in shell("doctor")[1]
     assert shell.json("ledger")["caps"]["left_year"] == 3.0

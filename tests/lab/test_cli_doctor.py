@@ -63,7 +63,7 @@ def joined(tmp_path: Path, port: int) -> tuple[CoordinatorHome, NodeHome]:
 
 
 def connection(home: NodeHome, now: datetime = NOW) -> Check:
-    return next(check for check in examine(home, now) if check.name == "coordinator")
+    return next(check for check in examine(home, lambda: now) if check.name == "coordinator")
 
 
 def free_port() -> int:
@@ -84,14 +84,14 @@ def test_the_pinned_ca_is_ok(tmp_path: Path, certificate: CoordinatorHome) -> No
     with answering(certificate.server_cert, certificate.server_key) as port:
         home, hospital = joined(tmp_path, port)
         found = connection(_repinned(hospital, home, certificate))
-    assert (found.state, found.do) == ("ok", "")
+    assert (found.severity, found.do) == ("ok", "")
 
 
 def test_another_ca_is_refused_with_the_exit_code_of_tls(tmp_path: Path, certificate: CoordinatorHome) -> None:
     with answering(certificate.server_cert, certificate.server_key) as port:
         _, hospital = joined(tmp_path, port)
         found = connection(hospital)
-    assert (found.state, found.exit) == ("failed", ExitCode.AUTH)
+    assert (found.severity, found.exit) == ("failed", ExitCode.AUTH)
     assert "another CA" in found.do
 
 
@@ -100,7 +100,7 @@ def test_an_expired_certificate_is_refused(tmp_path: Path, certificate: Coordina
     with answering(certificate.server_cert, certificate.server_key) as port:
         home, hospital = joined(tmp_path, port)
         found = connection(_repinned(hospital, home, certificate))
-    assert (found.state, found.exit, "expired" in found.what) == ("failed", ExitCode.AUTH, True)
+    assert (found.severity, found.exit, "expired" in found.what) == ("failed", ExitCode.AUTH, True)
 
 
 def test_a_certificate_that_ends_soon_is_a_warning(tmp_path: Path, certificate: CoordinatorHome) -> None:
@@ -108,12 +108,12 @@ def test_a_certificate_that_ends_soon_is_a_warning(tmp_path: Path, certificate: 
     with answering(certificate.server_cert, certificate.server_key) as port:
         home, hospital = joined(tmp_path, port)
         found = connection(_repinned(hospital, home, certificate))
-    assert (found.state, "renews" in found.do) == ("warning", True)
+    assert (found.severity, "renews" in found.do) == ("warning", True)
 
 
 def test_nobody_there_is_a_warning(tmp_path: Path) -> None:
     _, hospital = joined(tmp_path, free_port())
-    assert connection(hospital).state == "warning"
+    assert connection(hospital).severity == "warning"
 
 
 def test_something_that_speaks_no_tls_is_refused(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_something_that_speaks_no_tls_is_refused(tmp_path: Path) -> None:
 
         threading.Thread(target=serve, daemon=True).start()
         _, hospital = joined(tmp_path, listener.getsockname()[1])
-        assert connection(hospital).state in ("failed", "warning")
+        assert connection(hospital).severity in ("failed", "warning")
 
 
 def _reissue(home: CoordinatorHome, now: datetime) -> None:

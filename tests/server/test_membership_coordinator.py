@@ -117,7 +117,7 @@ def test_garbage_and_strangers_change_nothing(home: CoordinatorHome) -> None:
 
 
 def test_the_roster_ends_at_255(home: CoordinatorHome) -> None:
-    with m._roster(home) as db:
+    with m.open_roster(home) as db:
         db.execute("INSERT INTO sites VALUES (255, 'old', 'i', 'n', 'then', 'later')")
     with pytest.raises(OperatorError) as caught:
         m.add_site(home, card("a"), NOW)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from cameo_client.cli import consent, data, joining, node, officer, tags, watching
+from cameo_client.cli import consent, data, enrolling, joining, node, officer, tags, watching
 from cameo_protocol.console import execute, new_app
 
 app = new_app(
     "One hospital of a Cameo federation: join, check, run, and look at what has been spent and tagged.\n\n"
-    "\b\nFour steps from nothing to a running node:\n"
-    "  cameo-node init --name hospital-a --source table --data heart.csv --mapping heart\n"
-    "  (send public.json to the coordinator; get federation.json back)\n"
-    "  cameo-node accept federation.json\n"
-    "  cameo-node doctor && cameo-node start"
+    "\b\nFour commands from nothing to a running node; the second is in the coordinator's invitation:\n"
+    "  scripts/install.sh\n"
+    "  cameo-node join HOST:PORT --token T --name hospital-a --source table --data heart.csv --mapping heart\n"
+    "  cameo-node doctor\n"
+    "  cameo-node start"
 )
+enrolling.register(app)
 joining.register(app)
 node.register(app)
 watching.register(app)

@@ -1,4 +1,4 @@
-"""`cameo-node init` and `accept`: joining a federation by hand."""
+"""`cameo-node init` and `accept`: joining a federation by hand, and approving what the coordinator has issued."""
 
 from __future__ import annotations
 
@@ -8,10 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cameo_client.cli.options import AsJson, Home
+from cameo_client.cli.options import (
+    AsJson,
+    Data,
+    Home,
+    Mapping,
+    PasswordEnv,
+    PasswordFile,
+    PseudonymKeyFile,
+    SiteName,
+    Source,
+    Yes,
+    data_config,
+)
 from cameo_protocol.console import confirm, emit, say
 
 if TYPE_CHECKING:
+    from cameo_client.home import NodeHome
     from cameo_client.membership import Review
 
 
@@ -22,62 +35,36 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    name: Annotated[str, typer.Option("--name", metavar="SITE", help="Name in the federation: a-z 0-9 . _ -")],
-    source: Annotated[str, typer.Option("--source", metavar="KIND", help="Kind of data source: table, omop or fhir.")],
-    data: Annotated[
-        str, typer.Option("--data", metavar="PATH", help="File, folder, or postgresql://USER@HOST/DATABASE.")
-    ],
-    mapping: Annotated[
-        str | None,
-        typer.Option(
-            "--mapping", metavar="NAME", help="How its columns are read: a name in conf/sources, or FILE.yaml."
-        ),
-    ] = None,
-    password_file: Annotated[
-        Path | None,
-        typer.Option("--password-file", metavar="FILE", help="The database's password; only its owner may read it."),
-    ] = None,
-    password_env: Annotated[
-        str | None, typer.Option("--password-env", metavar="NAME", help="Environment variable with that password.")
-    ] = None,
-    pseudonym_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--pseudonym-key-file",
-            metavar="FILE",
-            help="pseudonym/hmac.key of an earlier node, so that its patients keep their pseudonyms.",
-        ),
-    ] = None,
+    name: SiteName,
+    source: Source,
+    data: Data,
+    mapping: Mapping = None,
+    password_file: PasswordFile = None,
+    password_env: PasswordEnv = None,
+    pseudonym_key_file: PseudonymKeyFile = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make this hospital's keys and its public card.
+    """Make this hospital's keys and its public card, to join by hand.
 
-    The keys stay here. public.json goes to the coordinator, who answers with federation.json.
+    The keys stay here. public.json goes to the coordinator, who answers with federation.json. With a join token,
+    `cameo-node join` does all of it.
 
     \b
     Example:
       cameo-node init --name hospital-a --source table --data /data/heart.csv --mapping heart
       cameo-node init --name hospital-b --source omop --data /data/cdm.duckdb --mapping cardiometabolic-omop
     """
-    from cameo_client.data.database import is_url
-    from cameo_client.home import DataConfig, NodeHome, checked, default_root, load_pseudonym_key
+    from cameo_client.home import NodeHome, default_root, load_pseudonym_key
     from cameo_client.membership import init_node
     from cameo_client.source import configured
 
     place = NodeHome((home or default_root()).absolute())
     key = load_pseudonym_key(pseudonym_key_file) if pseudonym_key_file else None
-    config = checked(
-        DataConfig,
-        kind=source,
-        path=data if is_url(data) else str(Path(data).absolute()),
-        mapping=str(Path(mapping).absolute()) if mapping and mapping.endswith(".yaml") else mapping,
-        password_file=str(password_file.absolute()) if password_file else None,
-        password_env=password_env,
-    )
+    config = data_config(source, data, mapping, password_file, password_env)
     if not place.config.exists():
         configured(config)
-    card = init_node(place, site=name, data=config, now=datetime.now(UTC), pseudonym_key=key)
+    card = init_node(place, site=name or "", data=config, now=datetime.now(UTC), pseudonym_key=key)
     value = {"site": card.name, "fingerprint": card.fingerprint(), "public_card": str(place.card)}
     emit(
         {**value, "home": str(place.root)},
@@ -92,31 +79,32 @@ def init(
 
 
 def accept(
-    file: Annotated[Path, typer.Argument(metavar="FILE", hidden=True)],
-    yes: Annotated[bool, typer.Option("--yes", help="Approve without a question (fingerprints compared).")] = False,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", hidden=True)] = None,
+    yes: Yes = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Approve the coordinator and the other hospitals.
 
-    FILE is federation.json from the coordinator. Shows fingerprints to compare by phone, then writes the
-    approved lines of policy.yaml. When a federation has been accepted before, only what has changed is shown.
+    FILE is federation.json from the coordinator; without it, a node that has joined fetches the newest one. Shows
+    fingerprints to compare by phone, then writes the approved lines of policy.yaml. When a federation has been
+    accepted before, only what has changed is shown.
 
     \b
     Example:
+      cameo-node accept
       cameo-node accept federation.json
     """
-    from cameo_client import membership
-    from cameo_client.home import load_config, open_home, read_file
+    from cameo_client.home import open_home, read_file
 
     place = open_home(home)
-    review = membership.review(place, read_file(file))
-    if review.changed:
-        if not as_json or not yes:
-            say(_shown(review, load_config(place).site))
-        if not yes:
-            confirm("Approve?")
-        membership.accept(place, review)
+    if file is not None:
+        raw = read_file(file)
+    else:
+        from cameo_client.enrolment import newest_federation
+
+        raw = newest_federation(place)
+    review = reviewed(place, raw, yes=yes, quiet=as_json and yes)
     federation = review.federation
     value = {
         "federation": federation.name,
@@ -128,6 +116,21 @@ def accept(
     }
     done = f"accepted: federation {federation.name}, issue {federation.serial}\nNext: cameo-node doctor"
     emit(value, as_json, lambda: done if review.changed else "nothing has changed since it was accepted")
+
+
+def reviewed(place: NodeHome, raw: bytes, *, yes: bool, quiet: bool = False) -> Review:
+    """Show what a federation file changes, ask, and write what was approved; without a yes nothing is written."""
+    from cameo_client import membership
+    from cameo_client.home import load_config
+
+    review = membership.review(place, raw)
+    if review.changed:
+        if not quiet:
+            say(_shown(review, load_config(place).site))
+        if not yes:
+            confirm("Approve?")
+        membership.accept(place, review)
+    return review
 
 
 def _shown(review: Review, own: str) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from cameo_client.cli.options import AsJson, Home
-from cameo_protocol.console import emit
+from cameo_protocol.console import emit, say
+
+if TYPE_CHECKING:
+    from cameo_client.home import NodeHome
 
 
 def register(app: typer.Typer) -> None:
@@ -21,82 +23,99 @@ def register(app: typer.Typer) -> None:
 
 
 def status(home: Home = None, as_json: AsJson = False) -> None:
-    """Who this node is and what it has accepted.
+    """Who this node is, what it has accepted, and what its process is doing.
 
     \b
     Example:
       cameo-node status --json
     """
     from cameo_client.home import load_config, load_identity, open_home
-    from cameo_client.membership import identity_bytes, load_membership
+    from cameo_client.membership import identity_bytes
+    from cameo_client.running import is_paused
     from cameo_protocol.envelope import fingerprint
 
     place = open_home(home)
     config = load_config(place)
+    joined = place.identity_key.exists()
     value: dict[str, object] = {
         "site": config.site,
         "home": str(place.root),
-        "fingerprint": fingerprint(identity_bytes(load_identity(place))),
+        "fingerprint": fingerprint(identity_bytes(load_identity(place))) if joined else None,
         "source": config.data.kind,
         "accepted": place.federation.exists(),
     }
     if place.federation.exists():
-        member = load_membership(place)
-        caps = member.policy.policy.caps
-        value |= {
-            "federation": member.federation.name,
-            "serial": member.federation.serial,
-            "coordinator": member.federation.address,
-            "index": member.index,
-            "hospitals": [site.name for site in member.federation.cohort.sites],
-            "epsilon_per_data_set": caps.epsilon_per_data_set,
-            "epsilon_per_year": caps.epsilon_per_year,
-        }
-    value |= _process(place.root / "state.json")
+        value |= _membership(place)
+    value |= _process(place) | {"paused": is_paused(place)}
     emit(value, as_json, lambda: _table(value))
 
 
-def _process(path: Path) -> dict[str, object]:
+def _membership(place: NodeHome) -> dict[str, object]:
+    """What was accepted, how long the certificate lasts, and what the node's process has seen since."""
+    from cameo_client.enrolment import certificate_days
+    from cameo_client.membership import load_membership
+    from cameo_client.node.upkeep import Seen
+
+    member, seen = load_membership(place), Seen.load(place)
+    caps = member.policy.policy.caps
+    certified = place.operator_cert.exists()
+    return {
+        "federation": member.federation.name,
+        "serial": member.federation.serial,
+        "newest_serial": max(member.federation.serial, seen.newest),
+        "coordinator": member.federation.address,
+        "index": member.index,
+        "hospitals": [site.name for site in member.federation.cohort.sites],
+        "epsilon_per_data_set": caps.epsilon_per_data_set,
+        "epsilon_per_year": caps.epsilon_per_year,
+        "certificate_days": certificate_days(place, datetime.now(UTC)) if certified else None,
+        "upkeep_error": seen.error,
+    }
+
+
+def _process(place: NodeHome) -> dict[str, object]:
     """What the node's process last wrote of itself, and whether that process is there."""
+    from cameo_client.running import is_running
+
     try:
-        state = json.loads(path.read_bytes())
-        pid, agent, tags = int(state["pid"]), str(state["agent"]), dict(state["tags"])
+        state = json.loads((place.root / "state.json").read_bytes())
+        agent, tags = str(state["agent"]), dict(state["tags"])
     except (OSError, ValueError, KeyError, TypeError):
-        return {"running": False, "agent": "never started"}
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return {"running": is_running(place), "agent": "never started"}
+    if not is_running(place):
         return {"running": False, "agent": "stopped", "tags": tags}
-    except PermissionError:  # it runs, as another user
-        pass
-    return {"running": agent != "stopped", "agent": agent, "tags": tags}
+    return {"running": True, "agent": agent, "tags": tags}
 
 
 def doctor(home: Home = None, as_json: AsJson = False) -> None:
     """Look for what would keep this node from taking part.
 
-    The exit code is that of the first failure.
+    A check that needs one that failed says nothing. The exit code is that of the first failure.
 
     \b
     Example:
       cameo-node doctor
     """
-    from cameo_client.doctor import examine
+    from cameo_client.doctor import Examination
     from cameo_client.home import open_home
 
-    checks = examine(open_home(home), datetime.now(UTC))
+    look = Examination(open_home(home), lambda: datetime.now(UTC), say)
+    checks = look.checks()
+    failed = [check for check in checks if check.severity == "failed"]
 
     def text() -> str:
         width = max(len(check.name) for check in checks)
         rows = []
         for check in checks:
-            rows.append(f"{check.state:<8} {check.name:<{width}}  {check.what}")
+            code = "" if check.code == "ok" else f"  ({check.code})"
+            rows.append(f"{check.severity:<8} {check.name:<{width}}  {check.what}{code}")
             if check.do:
                 rows.append(f"{'':<8} {'':<{width}}  next: {check.do}")
+        if not failed:
+            rows.append("Next: cameo-node start")
         return "\n".join(rows)
 
-    failed = [check for check in checks if check.state == "failed"]
-    value = {"healthy": not failed, "checks": [asdict(check) for check in checks]}
+    value = {"healthy": not failed, "checks": [asdict(check) for check in checks], "silent": look.silent}
     emit(value, as_json, text)
     if failed:
         raise typer.Exit(int(failed[0].exit))

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -20,17 +21,20 @@ from cameo_client.consent.store import ConsentStore
 from cameo_client.home import NodeHome, load_config, load_identity, write_file
 from cameo_client.ledger import Ledger
 from cameo_client.membership import load_federation
-from cameo_client.node.admission import Gatekeeper
+from cameo_client.node.admission import Gatekeeper, Study
 from cameo_client.node.failpoints import Failpoints
 from cameo_client.node.hospital import Hospital
 from cameo_client.node.journal import DiskJournal
 from cameo_client.node.peers import PeerHeads
 from cameo_client.node.publication import Library
 from cameo_client.node.study import LocalData, load_local, open_study
+from cameo_client.node.upkeep import Upkeep
 from cameo_client.policy_file import load_policy
+from cameo_client.running import alone, require_awake
 from cameo_client.training.noise import discrete_gaussian
 from cameo_protocol.errors import CameoError, ExitCode, OperatorError
 from cameo_protocol.federation import Federation
+from cameo_protocol.plan import RunPlan
 
 log = logging.getLogger(__name__)
 # The ledger's own delta, fixed when it is opened and for ever; plans may state a smaller one, never a larger.
@@ -80,13 +84,18 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
     consents = stack.enter_context(ConsentStore.open(home.consent))
     local = _Once(lambda: load_local(home))
     published: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def study(plan: RunPlan) -> Study:
+        require_awake(home)
+        return open_study(home, plan, local.fresh(), consents, _now)
+
     coordinator = bytes.fromhex(federation.coordinator)
     gate = Gatekeeper(
         site=config.site,
         coordinator=coordinator,
         identity=load_identity(home),
         policy=lambda: load_policy(home.policy).policy,
-        study=lambda plan: open_study(home, plan, local.fresh(), consents, _now),
+        study=study,
         ledger=ledger,
         noise=discrete_gaussian,
         random=os.urandom,
@@ -127,14 +136,16 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
     from cameo_client.tagging import tag_patients
 
     with ExitStack() as stack:
+        stack.enter_context(alone(home))
         node = open_node(home, stack)
         key = load_node_key(home)
         failure: list[CameoError] = []
 
         state = NodeState.load(home)
+        upkeep = Upkeep(home, say, _now, random.random)
 
         def on_state(agent: AgentState, node_id: int) -> None:
-            say(agent.value)
+            upkeep.heard(agent.value)
             state.update(agent=agent.value, node_id=node_id or state.node_id)
 
         def serve() -> None:
@@ -152,8 +163,9 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
                 failure.append(error)
                 stop.set()
 
-        agent = threading.Thread(target=serve, name="agent")
-        agent.start()
+        threads = [threading.Thread(target=serve, name="agent"), threading.Thread(target=upkeep.loop, args=(stop,))]
+        for thread in threads:
+            thread.start()
         try:
             while not stop.is_set():
                 try:
@@ -163,9 +175,11 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
                 state.update(tags=_tag(partial(tag_patients, home, node.local(), node.consents, run, _now()), run, say))
         finally:
             stop.set()
-            agent.join()
-        if failure:
-            raise failure[0]
+            upkeep.wake()
+            for thread in threads:
+                thread.join()
+        for error in (*failure, *([upkeep.ended] if upkeep.ended else [])):
+            raise error
 
 
 def _tag(work: Callable[[], object], run: str, say: Callable[[str], None]) -> dict[str, str]:

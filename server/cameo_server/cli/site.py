@@ -74,7 +74,8 @@ def invite(
         as_json,
         lambda: (
             f"{name} may join until {made.expires}. Send it this, on a safe way:\n"
-            f"  cameo-node join {made.address} --token {made.token}\n"
+            f"  cameo-node join {made.address} --token {made.token} --name {name}"
+            " --source KIND --data PATH --mapping NAME\n"
             "Next, when it has knocked: cameo site list"
         ),
     )
@@ -139,7 +140,10 @@ def revoke(
     emit(
         _row(site),
         as_json,
-        lambda: f"hospital {name} is revoked\nNext: cameo coordinator federation, so that the others learn of it",
+        lambda: (
+            f"hospital {name} is revoked: its certificate and its keys are refused from now on\n"
+            "Next: cameo coordinator federation; the others then run: cameo-node accept"
+        ),
     )
 
 

@@ -1,0 +1,189 @@
+"""`cameo-node join`, `leave`, `pause` and `resume`: into a federation with one token, and out of it."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cameo_client.cli.joining import reviewed
+from cameo_client.cli.options import (
+    AsJson,
+    Data,
+    Home,
+    Mapping,
+    PasswordEnv,
+    PasswordFile,
+    PseudonymKeyFile,
+    SiteName,
+    Source,
+    Yes,
+    data_config,
+)
+from cameo_protocol.console import confirm, emit, say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cameo_client.home import NodeHome
+
+# How often a hospital that waits for approval asks, in seconds.
+ASK_S = 2.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (join, leave, pause, resume):
+        app.command()(command)
+
+
+def join(
+    address: Annotated[str, typer.Argument(metavar="HOST:PORT", hidden=True)],
+    token: Annotated[str, typer.Option("--token", metavar="T", help="From the invitation; good once.")],
+    *,
+    name: SiteName = None,
+    source: Source = None,
+    data: Data = None,
+    mapping: Mapping = None,
+    password_file: PasswordFile = None,
+    password_env: PasswordEnv = None,
+    pseudonym_key_file: PseudonymKeyFile = None,
+    yes: Yes = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Join the federation of the coordinator at HOST:PORT with the token of an invitation.
+
+    Makes the keys, which stay here; knocks; waits until the coordinator has compared this hospital's fingerprint;
+    shows the other hospitals' fingerprints to compare; writes federation.json, policy.yaml, a systemd unit and a
+    compose file. It may be interrupted at any moment: the same command goes on.
+
+    \b
+    Example:
+      cameo-node join coordinator.example.org:9094 --token T --name hospital-a \\
+        --source table --data heart.csv --mapping heart
+    """
+    from cameo_client.enrolment import Token, enter, parse_address
+    from cameo_client.service_files import write_service_files
+
+    parse_address(address)
+    ticket = Token.parse(token)
+    options = (source, data, mapping, password_file, password_env)
+    place = _set_up(home, name, options, pseudonym_key_file)
+    raw = enter(place, address, ticket, lambda: datetime.now(UTC), lambda: time.sleep(ASK_S), say)
+    federation = reviewed(place, raw, yes=yes, quiet=as_json and yes).federation
+    files = write_service_files(place)
+    value = {"federation": federation.name, "serial": federation.serial, "home": str(place.root)}
+    emit(
+        {**value, "service_files": [str(path) for path in files]},
+        as_json,
+        lambda: (
+            f"joined: federation {federation.name}, issue {federation.serial}, state in {place.root}\n"
+            f"To keep it running: sudo systemctl enable --now {files[0]}  (or docker compose -f {files[1]} up -d)\n"
+            "Next: cameo-node doctor, then cameo-node start"
+        ),
+    )
+
+
+def _set_up(
+    home: Path | None,
+    name: str | None,
+    options: tuple[str | None, str | None, str | None, Path | None, str | None],
+    pseudonym_key_file: Path | None,
+) -> NodeHome:
+    """Keys and node.toml, from the options or as they are; options that say something else are refused."""
+    from cameo_client.home import NodeHome, default_root, load_config, load_pseudonym_key
+    from cameo_client.membership import init_node, renew_keys
+    from cameo_client.source import configured
+    from cameo_protocol.errors import OperatorError
+
+    place, now = NodeHome((home or default_root()).absolute()), datetime.now(UTC)
+    if place.config.exists():
+        config = load_config(place)
+        given = data_config(*options) if any(options) else None
+        kept = config.data.model_dump(exclude={"name"})
+        if name not in (None, config.site) or (given and given.model_dump(exclude={"name"}) != kept):
+            raise OperatorError(
+                "already-initialised",
+                what=f"{place.config} names another hospital or data source than these options",
+                do="leave the options out to go on with it, correct the file, or name another folder with --home",
+            )
+        renew_keys(place, now)
+        return place
+    asked = {"--name": name, "--source": options[0], "--data": options[1]}
+    missing = [flag for flag, value in asked.items() if not value]
+    if missing:
+        raise OperatorError(
+            "option-missing",
+            what=f"a new hospital needs {', '.join(missing)}",
+            do="see: cameo-node join --help",
+        )
+    key = load_pseudonym_key(pseudonym_key_file) if pseudonym_key_file else None
+    data = data_config(*options)
+    configured(data)
+    init_node(place, site=name or "", data=data, now=now, pseudonym_key=key)
+    return place
+
+
+def leave(
+    purge: Annotated[bool, typer.Option("--purge", help="Also remove tags and models.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Leave the federation: remove this hospital's keys, certificate, federation file and service files.
+
+    The ledger, the consents, node.toml, policy.yaml and the pseudonym key stay. Nothing is revoked elsewhere: ask the
+    coordinator for that. It is refused while the node runs.
+
+    \b
+    Example:
+      cameo-node leave
+    """
+    from cameo_client.home import open_home
+    from cameo_client.leaving import KEPT, leave_federation
+    from cameo_client.running import alone
+
+    place = open_home(home)
+    with alone(place):
+        if not yes:
+            more = ", its tags and models" if purge else ""
+            confirm(f"The keys of the node in {place.root}{more} will be removed for good. Leave?")
+        removed = leave_federation(place, purge=purge)
+    value = {"home": str(place.root), "removed": removed, "kept": dict(KEPT)}
+    rows = [f"removed  {name}" for name in removed] + [f"kept     {name}: {why}" for name, why in KEPT.items()]
+    ends = "Next: ask the coordinator to run: cameo site revoke NAME. To come back: cameo-node join, with a new token"
+    emit(value, as_json, lambda: "\n".join([*rows, ends]))
+
+
+def pause(home: Home = None, as_json: AsJson = False) -> None:
+    """Decline new runs until `cameo-node resume`. A run that this hospital is in goes on; the node stays connected.
+
+    \b
+    Example:
+      cameo-node pause
+    """
+    from cameo_client.home import open_home, write_file
+    from cameo_client.running import PAUSED
+
+    place = open_home(home)
+    write_file(place.root / PAUSED, b"")
+    emit({"paused": True}, as_json, lambda: "paused: new runs are declined\nNext: cameo-node resume")
+
+
+def resume(home: Home = None, as_json: AsJson = False) -> None:
+    """Take part in new runs again.
+
+    \b
+    Example:
+      cameo-node resume
+    """
+    from cameo_client.home import open_home
+    from cameo_client.leaving import remove
+    from cameo_client.running import PAUSED
+
+    place = open_home(home)
+    remove(place.root / PAUSED)
+    emit({"paused": False}, as_json, lambda: "resumed: new runs are answered as policy.yaml says")
