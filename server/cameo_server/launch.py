@@ -156,12 +156,18 @@ def open_control(home: CoordinatorHome) -> Iterator[Any]:
     """A client of the running coordinator's Control API; an `OperatorError` when none runs."""
     from cameo_server.flower.control import Control
 
-    state = running(home)
-    if state is None:
-        raise _not_started(home)
+    state = require_running(home)
     token = (home.flower / "control.token").read_text().strip()
     with Control(state["control"], token) as control:
         yield control
+
+
+def require_running(home: CoordinatorHome) -> dict[str, Any]:
+    """What `running` says; an `OperatorError` when no coordinator runs on this home."""
+    state = running(home)
+    if state is None:
+        raise _not_started(home)
+    return state
 
 
 def _not_started(home: CoordinatorHome) -> OperatorError:

@@ -165,17 +165,13 @@ def page(
     import os
     import time
 
-    from cameo_protocol.errors import OperatorError
     from cameo_protocol.web.links import Visitor, make_link
     from cameo_server.dashboard.keys import page_key
     from cameo_server.home import load_config, open_home
-    from cameo_server.launch import running
+    from cameo_server.launch import require_running
 
     place = open_home(home)
-    if running(place) is None:
-        raise OperatorError(
-            "coordinator-not-started", what=f"no coordinator runs on {place.root}", do="cameo coordinator start"
-        )
+    require_running(place)
     code = make_link(page_key(place), Visitor(role, role), time.time(), os.urandom(16))
     url = f"http://localhost:{load_config(place).page_port}/login?link={code}"
     emit({"url": url, "role": role}, as_json, lambda: url)
