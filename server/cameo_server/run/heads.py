@@ -29,7 +29,7 @@ class Heads:
         by_key = {self._identities[index]: head for index, head in told.items() if index in self._identities}
         if not newer(self._known, by_key):
             return
-        self._known = self._read() | self._known  # another run may have written since
+        self._known |= newer(self._known, self._read())  # another run may have written since
         self._known |= newer(self._known, by_key)
         if self._path is not None:
             rows = {key.hex(): head.hex() for key, head in sorted(self._known.items())}
