@@ -64,7 +64,7 @@ class Profile:
             raise OperatorError(
                 "profile-broken",
                 what=f"{self.folder}/profile.json holds no address",
-                do="ask the coordinator for the profile again: cameo coordinator person NAME",
+                do="ask the coordinator for the profile again: cameo person add NAME --out DIR",
             ) from None
 
 
