@@ -225,6 +225,6 @@ class Gatekeeper:
             if task.encoded.dim != parameter_count(task, study.features):
                 raise PolicyRefusal(f"task {task.name} has another number of parameters than its model here")
         self._reserve(run, plan, policy)
-        contributor = Contributor(plan, study.patients, self.noise, self.random)
+        contributor = Contributor(plan, study.patients, self.noise, self.random, run)
         contributor.warm_up(initial_model(plan, study.features).astype(np.float64))
         return Admitted(run, plan, index, policy, self.ledger, contributor, study.features)

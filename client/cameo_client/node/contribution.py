@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cameo_protocol.errors import Bug
 from cameo_protocol.layout import Layout, RoundKind
-from cameo_protocol.plan import RiskTask, RunPlan
+from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan, SegmentTask
 from cameo_protocol.privacy.noise import hospital_sd
 from cameo_protocol.secagg.encoding import encode
 
@@ -25,6 +25,10 @@ Floats = npt.NDArray[np.float64]
 Noise = Callable[[float, int], npt.NDArray[np.int64]]
 
 
+def _nobody(_run: str, _kind: RoundKind, _rows: npt.NDArray[np.bool_]) -> None:
+    """For rows behind which there is no patient to tell: public or made-up ones."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Patients:
     """The rows that a run may read; row i is one record everywhere.
@@ -33,6 +37,7 @@ class Patients:
     held_out: (N,) bool, fixed by a keyed hash of the patient. allowed: returns (N,) bool, False for patients who
     withdrew; asked anew for every round. owner: (N,) int64, whose record each row is; None = one record a patient.
     groups: histogram task -> (N,) int64, each row's group of `task.by`, -1 = in none.
+    note_use: told (run, kind of round, (N,) bool: the rows that enter it) before anything is computed from them.
     A patient is the unit: the gradients of all records of one owner are clipped as one, and histograms count one
     record of each owner (`counted_once`).
     """
@@ -43,6 +48,7 @@ class Patients:
     allowed: Callable[[], npt.NDArray[np.bool_]]
     owner: npt.NDArray[np.int64] | None = None
     groups: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    note_use: Callable[[str, RoundKind, npt.NDArray[np.bool_]], None] = _nobody
 
 
 def counted_once(rows: npt.NDArray[np.bool_], owner: npt.NDArray[np.int64] | None) -> npt.NDArray[np.bool_]:
@@ -57,10 +63,12 @@ def counted_once(rows: npt.NDArray[np.bool_], owner: npt.NDArray[np.int64] | Non
 
 
 class Contributor:
-    """Computes this hospital's vectors for one run."""
+    """Computes this hospital's vectors for one run, under whose name each use of a patient's data is noted."""
 
-    def __init__(self, plan: RunPlan, patients: Patients, noise: Noise, random: Callable[[int], bytes]) -> None:
-        self._plan = plan
+    def __init__(
+        self, plan: RunPlan, patients: Patients, noise: Noise, random: Callable[[int], bytes], run: str = ""
+    ) -> None:
+        self._plan, self._run = plan, run
         self._patients = patients
         self._noise = noise
         self._random = random
@@ -75,6 +83,7 @@ class Contributor:
         """
         layout = self._plan.layout(kind)
         self._refresh()
+        self._patients.note_use(self._run, kind, self._entering(kind))
         parts = {name: parameters[span] for name, span in self._plan.parameter_spans().items()}
         sums = self._gradient_sums(parts) if kind == "train" else self._histograms(kind, parts)
         return encode(layout, sums, self._noise_of(layout), self._random)
@@ -100,15 +109,29 @@ class Contributor:
         from cameo_client.training.gradients import PatientGradients
 
         self._mask = allowed
-        train = allowed & ~self._patients.held_out
         for task in self._plan.trained():
-            rows, target = train, None
-            if isinstance(task, RiskTask):
-                outcome = self._patients.outcomes[task.label]
-                rows = train & ~np.isnan(outcome)
-                target = outcome[rows]
+            rows = self._rows(task)
+            target = self._patients.outcomes[task.label][rows] if isinstance(task, RiskTask) else None
             owner = None if self._patients.owner is None else self._patients.owner[rows]
             self._gradients[task.name] = PatientGradients(task, self._patients.features[rows], target, owner)
+
+    def _rows(self, task: RiskTask | SegmentTask | HistogramTask) -> npt.NDArray[np.bool_]:
+        """(N,) bool: allowed now, on the task's side of the hold-out, with a known outcome where one is needed."""
+        if self._mask is None:
+            raise Bug("rows-unset", what="rows were asked for before it was known who is allowed")
+        held_out = self._patients.held_out
+        rows = self._mask & (held_out if task.kind == "evaluation" else ~held_out)
+        risk = self._risks()[task.of] if isinstance(task, HistogramTask) else task
+        return rows & ~np.isnan(self._patients.outcomes[risk.label]) if isinstance(risk, RiskTask) else rows
+
+    def _entering(self, kind: RoundKind) -> npt.NDArray[np.bool_]:
+        """(N,) bool: the rows from which the vector of a round is made."""
+        tasks = self._plan.trained() if kind == "train" else self._plan.counted(kind)
+        rows: npt.NDArray[np.bool_] = np.any([self._rows(task) for task in tasks], axis=0)
+        return rows
+
+    def _risks(self) -> dict[str, RiskTask]:
+        return {task.name: task for task in self._plan.tasks if isinstance(task, RiskTask)}
 
     def _gradient_sums(self, parts: Mapping[str, Floats]) -> dict[str, npt.NDArray[Any]]:
         return {
@@ -120,16 +143,12 @@ class Contributor:
         from cameo_client.training.histogram import score_histogram
         from cameo_models.scoring import risk_scores
 
-        risks = {task.name: task for task in self._plan.tasks if isinstance(task, RiskTask)}
-        if self._mask is None:
-            raise Bug("rows-unset", what="a histogram was asked for before the rows were chosen")
-        patients = self._patients
+        risks, patients = self._risks(), self._patients
         sums: dict[str, npt.NDArray[Any]] = {}
         for task in self._plan.counted(kind):
             risk = risks[task.of]
             outcome = patients.outcomes[risk.label]
-            side = patients.held_out if task.kind == "evaluation" else ~patients.held_out
-            rows = counted_once(self._mask & side & ~np.isnan(outcome), patients.owner)
+            rows = counted_once(self._rows(task), patients.owner)
             features = patients.features[rows]
             scores = risk_scores(risk, features.shape[1], parts[risk.name], features)
             groups = None if task.by is None else patients.groups[task.name][rows]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cameo_client.consent.store import ConsentStore
+from cameo_client.consent.uses import TRAINING, RunUses
 from cameo_client.data.catalogue import load_labels
 from cameo_client.data.columns import group_column, model_columns, outcome_column
 from cameo_client.data.holdout import held_out
@@ -24,7 +24,7 @@ from cameo_models.features import feature_matrix
 from cameo_protocol.facts import Catalogue
 from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan
 
-TRAINING: Final = "model_training"
+CONSENT = "consent"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,6 +75,7 @@ def open_study(
             for task in plan.tasks
             if isinstance(task, HistogramTask) and task.by is not None
         },
+        note_use=RunUses(names, consents, lambda: _ground(home), now).note,
     )
     return Study(patients=patients, features=local.features.shape[1])
 
@@ -94,10 +95,15 @@ def _owners(names: list[str]) -> npt.NDArray[np.int64] | None:
 
 def _may_train(home: NodeHome, names: list[str], consents: ConsentStore, now: datetime) -> npt.NDArray[np.bool_]:
     """(N,) True for patients whose data may be used for training now: consent, or a legal basis and no objection."""
-    if TRAINING in load_policy(home.policy).policy.legal_basis:
+    if _ground(home) != CONSENT:
         objected = consents.withdrawn(TRAINING, now)
         return np.array([name not in objected for name in names], dtype=bool)
     return consents.granted(names, TRAINING, now)
+
+
+def _ground(home: NodeHome) -> str:
+    """On what training rests here now: the policy's legal basis in its own words, or consent."""
+    return load_policy(home.policy).policy.legal_basis.get(TRAINING, CONSENT)
 
 
 def _check_definitions(plan: RunPlan, local: LocalData) -> None:

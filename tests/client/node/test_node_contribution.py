@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from cameo_client.consent.records import ConsentRecord
+from cameo_client.consent.uses import TRAINING
 from cameo_client.data.hospital import Earlier
 from cameo_client.home import NodeHome
 from cameo_client.node.admission import PolicyRefusal, initial_model
 from cameo_client.node.contribution import Contributor, Patients
-from cameo_client.node.study import TRAINING, open_study
+from cameo_client.node.study import open_study
 from cameo_client.training.gradients import PatientGradients
 from cameo_protocol.groups import Groups
 from cameo_protocol.plan import RiskTask, RunPlan
