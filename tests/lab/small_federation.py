@@ -255,15 +255,9 @@ class SmallFederation:
             self.pause,
             head_file=self.root / "heads.json",
         )
+        usual: dict[str, Any] = {"members": lambda: frozenset(nodes), "audit": lambda: passed_audit(self.plan)}
         driver = RunDriver(
-            parties=parties,
-            run=run,
-            key=COORDINATOR,
-            features=FEATURES,
-            versions={},
-            members=lambda: frozenset(nodes),
-            audit=lambda: passed_audit(self.plan),
-            **options,
+            parties=parties, run=run, key=COORDINATOR, features=FEATURES, versions={}, **{**usual, **options}
         )
         driver.execute()
         return store

@@ -215,6 +215,21 @@ def test_the_wait_ends_at_the_deadline_of_the_plan(make: Make, plans: dict[int, 
     assert [event["event"] for event in store.events()][-2:] == ["stopped", "finished"]
 
 
+def test_somebody_who_stops_the_run_need_not_wait(make: Make, plans: dict[int, RunPlan]) -> None:
+    federation = make(waiting_plan(plans[4], 30.0))
+    waiting = Waiting(federation, back=None)
+    store = federation.store("r1")
+
+    def stop(seconds: float) -> None:
+        waiting.wait(seconds)
+        store.ask_to_stop()
+
+    federation.pause = stop
+    with pytest.raises(OperatorError):
+        federation.drive()
+    assert waiting.waits == 1
+
+
 def test_nobody_waits_for_hospitals_that_declined(make: Make, plans: dict[int, RunPlan]) -> None:
     federation = make(waiting_plan(plans[4], 30.0))
     waiting = Waiting(federation, back=None)

@@ -202,6 +202,27 @@ def test_a_hospital_lost_while_the_coordinator_is_down(make: Callable[..., Any])
     assert not events(store, "void")
 
 
+def test_a_hospital_revoked_while_the_coordinator_is_down_is_not_asked_again(make: Callable[..., Any]) -> None:
+    revoked: set[int] = set()
+
+    class Once(Fate):
+        def reach(self, name: str) -> None:
+            assert not (revoked and name.endswith("-before-2")), "hospital 2 is asked after it was revoked"
+            self.log.append(name)
+            if name == "upload-written" and self.log.count(name) == 5:  # the first vector of the second round
+                revoked.add(2)
+                raise Halt
+
+    federation = make(Once())
+    members = {"members": lambda: frozenset({1, 2, 3, 4} - revoked)}
+    with pytest.raises(Halt):
+        federation.drive(**members)
+    store = federation.drive(**members)
+    check(federation, store)
+    assert [event["code"] for event in events(store, "lost")] == ["revoked"]
+    assert all("hospital-2" not in event["survivors"] for event in events(store, "round")[1:])
+
+
 def test_vectors_that_the_disk_lost_after_the_choice_void_the_round(make: Callable[..., Any], plan: RunPlan) -> None:
     """Another survivor set for vectors that were shown once must never be asked for."""
 

@@ -118,7 +118,7 @@ def _collect(this: _Round) -> Survivors | Void:
         _take(parties, row.party, UPLOAD, partial(collecting.add_upload, row.party, row.body, row.vector))
     settled = log.first("survivors")
     if settled is None:
-        missing = [index for index in this.call.invited if index not in collecting.answered]
+        missing = [i for i in this.call.invited if i not in collecting.answered and i not in parties.declined]
         request = Packet(UPLOAD, this.call.encode(), this.parameters)
         heads: dict[int, bytes] = {}
         for index, packet in parties.ask(UPLOAD, dict.fromkeys(missing, request), this.wait):

@@ -6,6 +6,7 @@ the one that had begun is finished, and only then is anybody asked for a new one
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,7 @@ class Rounds:
         if newest is not None:
             self._call, self._epoch = newest
         if self._epoch is not None:
-            self.parties.active = set(self._epoch.cohort.members)
+            self._expect(self._epoch.cohort.members)
         self._told = {event["round"] for event in self._store.events() if event["event"] in ("round", "void")}
         return True
 
@@ -122,7 +123,7 @@ class Rounds:
         call = RoundCall.decode(body)
         if self._epoch is None or self._epoch.cohort.params.epoch != call.epoch:
             raise self._foreign()
-        self.parties.active = set(call.invited)
+        self._expect(call.invited)
         return self._epoch, call
 
     def _replay(self, ended: Ended, kind: RoundKind, step: int) -> None:
@@ -132,9 +133,13 @@ class Rounds:
         self._kept.log(self._number).delete()
         if self._epoch is not None and call.epoch == self._epoch.cohort.params.epoch:
             self._used = call.round_no + 1
-            self.parties.active = set(ended.active)
+            self._expect(ended.active)
         elif self._epoch is None:
-            self.parties.active = set(ended.active)
+            self._expect(ended.active)
+
+    def _expect(self, hospitals: Iterable[int]) -> None:
+        """After a restart: these may answer, as far as is known; those that declined or were revoked are not asked."""
+        self.parties.active = set(hospitals) - self.parties.declined
 
     def _foreign(self) -> OperatorError:
         return OperatorError(
@@ -183,7 +188,7 @@ class Rounds:
             return
         self._store.event("waiting", sites=parties.names(lost), seconds=limit, needed=parties.least)
         until = parties.clock() + limit
-        while len(parties.active) < parties.least and parties.clock() < until:
+        while len(parties.active) < parties.least and parties.clock() < until and not self._store.stop_asked():
             parties.pause(REGROUP_POLL_S)
             self._take_back(remaining)
         require_threshold(parties, "are left")
