@@ -110,9 +110,9 @@ class RunDriver:
         """Stop when somebody asked for it, and leave out hospitals that were revoked: before every round."""
         if self._store.stop_asked():
             raise OperatorError("stopped-by-operator", what="somebody stopped the run", do="start a new run: cameo run")
-        for index in sorted(self.parties.active - self.members()):
+        for index in sorted(self.parties.nodes.keys() - self.members()):
             self.parties.drop(index, "round", "revoked")
-            self.parties.declined.add(index)
+            self.parties.declined.add(index)  # also one that was lost already: it is not waited for
 
     def _sum(self, kind: RoundKind, step: int, parameters: bytes) -> Opened | None:
         """One secure sum; None when the round was void."""
