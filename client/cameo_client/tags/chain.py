@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping
 from datetime import datetime
 
 from cameo_protocol.errors import ExitCode, OperatorError
@@ -13,18 +12,17 @@ from cameo_protocol.errors import ExitCode, OperatorError
 GENESIS = "0" * 64
 SCHEMA = """
 CREATE TABLE log (
-  seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
+  seq INTEGER PRIMARY KEY, at TEXT NOT NULL, kind TEXT NOT NULL, body BLOB NOT NULL,
   previous TEXT NOT NULL, hash TEXT NOT NULL UNIQUE) STRICT;
 """
 
 
-def append(db: sqlite3.Connection, kind: str, body: Mapping[str, object], at: datetime) -> str:
-    """Add one entry inside the caller's transaction; its hash, hex."""
+def append(db: sqlite3.Connection, kind: str, body: bytes, at: datetime) -> str:
+    """Add one entry inside the caller's transaction; its hash, hex. body: sealed, so the chain needs no key."""
     row = db.execute("SELECT seq, hash FROM log ORDER BY seq DESC LIMIT 1").fetchone()
     seq, previous = (row[0] + 1, row[1]) if row else (1, GENESIS)
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    digest = _hash(seq, at.isoformat(), kind, text, previous)
-    db.execute("INSERT INTO log VALUES (?,?,?,?,?,?)", (seq, at.isoformat(), kind, text, previous, digest))
+    digest = _hash(seq, at.isoformat(), kind, body, previous)
+    db.execute("INSERT INTO log VALUES (?,?,?,?,?,?)", (seq, at.isoformat(), kind, body, previous, digest))
     return digest
 
 
@@ -49,6 +47,7 @@ def verify(db: sqlite3.Connection) -> tuple[int, str]:
     return expected - 1, previous
 
 
-def _hash(seq: int, at: str, kind: str, body: str, previous: str) -> str:
-    text = json.dumps(["cameo/tag-log", seq, at, kind, body, previous], separators=(",", ":"))
+def _hash(seq: int, at: str, kind: str, body: bytes, previous: str) -> str:
+    content = hashlib.sha256(body).hexdigest()
+    text = json.dumps(["cameo/tag-log/2", seq, at, kind, content, previous], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
