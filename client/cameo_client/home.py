@@ -133,6 +133,16 @@ class NodeHome:
         return self.root / "tags.sqlite"
 
     @property
+    def audit(self) -> Path:
+        """SQLite: who did what, hash-chained."""
+        return self.root / "audit.sqlite"
+
+    @property
+    def receipt(self) -> Path:
+        """The newest head of the audit log that the coordinator has countersigned."""
+        return self.root / "audit-receipt.cbor"
+
+    @property
     def models(self) -> Path:
         """One folder a published model."""
         return self.root / "models"

@@ -113,6 +113,11 @@ class CoordinatorHome:
         return self.root / "runs"
 
     @property
+    def audit_log(self) -> Path:
+        """SQLite: who did what, hash-chained."""
+        return self.root / "audit.sqlite"
+
+    @property
     def audits(self) -> Path:
         """One signed audit a recipe."""
         return self.root / "audits"
