@@ -257,7 +257,7 @@ def export_rows(
         )
     data = to_csv(rows) if form == "csv" else to_parquet(rows)
     digest = sha256(data)
-    store.log_export(person, form, len(rows), digest, now)
+    store.log_export(person, form, rows, digest, now)
     return data, {"schema_version": SCHEMA_VERSION, "command": "export", "rows": len(rows), "sha256": digest}
 
 
@@ -275,7 +275,7 @@ def export_counts(
         group = groups.get(row.pseudonym, "not known") if groups is not None else "all"
         split.setdefault(row.tag, Counter())[group] += 1
     answer = {"schema_version": SCHEMA_VERSION, "command": "aggregate", "tags": aggregate(split)}
-    store.log_export(person, "counts", 0, sha256(json.dumps(answer, sort_keys=True).encode()), now)
+    store.log_export(person, "counts", (), sha256(json.dumps(answer, sort_keys=True).encode()), now)
     return answer
 
 
