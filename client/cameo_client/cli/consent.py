@@ -171,29 +171,42 @@ def withdraw(
 
 @app.command()
 def purge(
-    before: Annotated[str, typer.Option("--before", metavar="YYYY-MM-DD", help="End of the retention term.")],
+    before: Annotated[str, typer.Option("--before", metavar="YYYY-MM-DD", help="End of the retention term.")] = "",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete superseded decisions and uses before a day.
 
-    The latest decision of every patient stays. What was purged is logged in the store.
+    The latest decision of every patient stays. What was purged is logged in the store; without --before, nothing is
+    purged and the log is shown.
 
     \b
     Example:
       cameo-node consent purge --before 2020-01-01
     """
+    from cameo_client.consent.exchange import iso
+
+    with _store(home) as store:
+        decisions, uses = store.purge(_day(before), now=datetime.now(UTC)) if before else (0, 0)
+        log = [vars(one) | {"at": iso(one.at), "before": iso(one.before)} for one in store.purges()]
+
+    def text() -> str:
+        if before:
+            return f"purged: {decisions} decisions, {uses} uses"
+        return "\n".join(_row(one) for one in log) or "nothing was ever purged"
+
+    emit({"decisions": decisions, "uses": uses, "log": log}, as_json, text)
+
+
+def _day(text: str) -> datetime:
     from cameo_protocol.errors import OperatorError
 
     try:
-        day = datetime.strptime(before, "%Y-%m-%d").replace(tzinfo=UTC)
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
         raise OperatorError(
             "option-invalid", what="no day YYYY-MM-DD", do="for instance: --before 2020-01-01"
         ) from None
-    with _store(home) as store:
-        decisions, uses = store.purge(day, now=datetime.now(UTC))
-    emit({"decisions": decisions, "uses": uses}, as_json, lambda: f"purged: {decisions} decisions, {uses} uses")
 
 
 def _store(home: Path | None) -> AbstractContextManager[ConsentStore]:

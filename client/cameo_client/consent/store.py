@@ -73,6 +73,16 @@ class UsageReport:
         return any(record.fictional for record in self.decisions)
 
 
+@dataclass(frozen=True)
+class Purge:
+    """One purge: when, of what was older than which moment, and how many decisions and uses went."""
+
+    at: datetime
+    before: datetime
+    decisions: int
+    uses: int
+
+
 class ConsentStore:
     """Opened with `ConsentStore.open`; use it as a context manager or call `close`. One process writes at a time."""
 
@@ -226,6 +236,11 @@ class ConsentStore:
         )
         uses = tuple(Use(at=_time(at), scope=s, action=a, reference=r, ground=g) for at, s, a, r, g in rows)
         return UsageReport(pseudonym, tuple(self.records(pseudonym)), uses)
+
+    def purges(self) -> tuple[Purge, ...]:
+        """The log of what was purged, oldest first."""
+        rows = self._db.execute("SELECT at, before, consents, uses FROM purge ORDER BY rowid")
+        return tuple(Purge(_time(at), _time(before), consents, uses) for at, before, consents, uses in rows)
 
     def purge(self, before: datetime, *, now: datetime) -> tuple[int, int]:
         """Delete superseded decisions and uses older than the retention term; returns how many of each.

@@ -1,4 +1,4 @@
-"""What a run did with patients' data, noted for the report that they are owed."""
+"""Whose decision needs a guardian, and what a run did with patients' data, noted for the report that they are owed."""
 
 from __future__ import annotations
 
@@ -9,17 +9,26 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from cameo_client.consent.records import Use
 from cameo_client.consent.store import ConsentStore
 from cameo_protocol.layout import RoundKind
 
 TRAINING: Final = "model_training"
+ADULT_AGE: Final = 18
 ACTION: dict[RoundKind, str] = {
     "train": "model trained",
     "recalibrate": "model recalibrated",
     "evaluate": "model tested",
 }
+
+
+def minors(facts: pl.DataFrame, age: str = "age") -> frozenset[str]:
+    """Pseudonyms of patients below 18 or of unknown age; nobody where the facts have no age at all."""
+    if age not in facts.columns:
+        return frozenset()
+    return frozenset(facts.filter((pl.col(age) < ADULT_AGE).fill_null(value=True))["pseudonym"].to_list())
 
 
 @dataclass

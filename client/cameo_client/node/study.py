@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cameo_client.consent.store import ConsentStore
-from cameo_client.consent.uses import TRAINING, RunUses
+from cameo_client.consent.uses import TRAINING, RunUses, minors
 from cameo_client.data.catalogue import load_labels
 from cameo_client.data.columns import group_column, model_columns, outcome_column
 from cameo_client.data.holdout import held_out
@@ -60,9 +60,10 @@ def open_study(
     key = load_pseudonym_key(home.pseudonym_key)
     every = every_record(local.data)
     names: list[str] = every.facts["pseudonym"].to_list()
+    young = minors(local.data.facts)
 
     def allowed() -> npt.NDArray[np.bool_]:
-        return _may_train(home, names, consents, now())
+        return _may_train(home, names, consents, now(), young)
 
     patients = Patients(
         features=_features(local, every),
@@ -93,12 +94,17 @@ def _owners(names: list[str]) -> npt.NDArray[np.int64] | None:
     return None if len(unique) == len(names) else owner.astype(np.int64)
 
 
-def _may_train(home: NodeHome, names: list[str], consents: ConsentStore, now: datetime) -> npt.NDArray[np.bool_]:
-    """(N,) True for patients whose data may be used for training now: consent, or a legal basis and no objection."""
+def _may_train(
+    home: NodeHome, names: list[str], consents: ConsentStore, now: datetime, young: frozenset[str]
+) -> npt.NDArray[np.bool_]:
+    """(N,) True for patients whose data may be used for training now: consent, or a legal basis and no objection.
+
+    young: whose consent counts only with a guardian's decision.
+    """
     if _ground(home) != CONSENT:
         objected = consents.withdrawn(TRAINING, now)
         return np.array([name not in objected for name in names], dtype=bool)
-    return consents.granted(names, TRAINING, now)
+    return consents.granted(names, TRAINING, now, minors=young)
 
 
 def _ground(home: NodeHome) -> str:

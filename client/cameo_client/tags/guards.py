@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import numpy as np
 
+from cameo_client.consent.uses import minors
 from cameo_client.tags.bind import BoundRule
 from cameo_client.tags.compile import compile_tree
 from cameo_client.tags.pack import SCOPE_OF, Scope
@@ -21,7 +22,6 @@ from cameo_client.tags.world import Mask, World
 Failure = tuple[str, str, Mask]
 Alive = Mapping[str, Mask]
 Guard = Callable[[World, Alive], Iterator[Failure]]
-ADULT_AGE = 18
 
 
 def pack_in_force(world: World, _: Alive) -> Iterator[Failure]:
@@ -175,19 +175,10 @@ def _consent(world: World, scope: Scope) -> tuple[Mask, Mask, Mask]:
     """Rows that said no; that only lack a guardian's decision; that granted."""
     given = world.given
     double = scope in given.policy.double_confirmed
-    minors = _minors(world)
+    young = minors(world.frame, given.policy.age_column)
     alone = given.consent.granted(world.pseudonyms, scope, given.now, double_confirmed=double)
-    granted = given.consent.granted(world.pseudonyms, scope, given.now, minors=minors, double_confirmed=double)
+    granted = given.consent.granted(world.pseudonyms, scope, given.now, minors=young, double_confirmed=double)
     return world.members(given.consent.withdrawn(scope, given.now)), alone & ~granted, granted
-
-
-def _minors(world: World) -> frozenset[str]:
-    """Patients below 18 or of unknown age; none where the facts have no age at all."""
-    column = world.given.policy.age_column
-    if column not in world.frame.columns:
-        return frozenset()
-    young = (world.frame[column] < ADULT_AGE).fill_null(True)
-    return frozenset(world.frame.filter(young)["pseudonym"].to_list())
 
 
 def _whole(world: World, item: BoundRule, checks: Mapping[str, bool]) -> Iterator[Failure]:

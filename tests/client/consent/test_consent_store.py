@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cameo_client.consent.records import MADE_UP_NOTICE, NOTICE, ConsentRecord, Scope, Status, Use, made_up
-from cameo_client.consent.store import ConsentStore
+from cameo_client.consent.store import ConsentStore, Purge
 from cameo_protocol.errors import Bug, OperatorError
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -134,6 +134,7 @@ def test_purging_keeps_the_decision_that_counts_and_is_logged(store: ConsentStor
     assert [use.reference for use in store.report(ANN).uses] == ["new"]
     raw = sqlite3.connect(tmp_path / "consent.sqlite")
     assert raw.execute("SELECT consents, uses FROM purge").fetchall() == [(1, 1)]
+    assert store.purges() == (Purge(NOW, NOW - 365 * DAY, 1, 1),)
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         raw.execute("DELETE FROM consent")
     raw.close()

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from cameo_client.cli import app
+from cameo_client.consent.records import made_up
 from cameo_client.consent.store import ConsentStore
 from cameo_client.consent.uses import RunUses
 from cameo_client.data.columns import model_columns
@@ -174,6 +176,18 @@ def test_every_patient_that_a_run_used_is_told_so_and_nobody_else(world: Any, mo
         else:
             assert "model trained" in actions
             assert "model tested" not in actions
+
+
+def test_a_minors_consent_to_training_counts_with_a_guardian_only(world: Any) -> None:
+    home, local, now = NodeHome(world.homes / "h1"), world.first.local(), utc_now()
+    row = local.pseudonyms.index(trained_on(world))
+    ages = local.data.facts["age"].scatter(row, 15.0)
+    young = replace(local, data=replace(local.data, facts=local.data.facts.with_columns(age=ages)))
+    study = open_study(home, world.plan, young, world.first.consents, utc_now)
+    assert not study.patients.allowed()[row]
+    granted = made_up([local.pseudonyms[row]], ("model_training",), now)
+    world.first.consents.add([replace(granted[0], guardian="guardian 7")], now=now)
+    assert study.patients.allowed()[row]
 
 
 def test_a_use_is_noted_once_and_before_it_happens(world: Any, tmp_path: Path) -> None:
