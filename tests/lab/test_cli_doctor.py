@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ NOW = datetime.now(UTC)
 
 
 @contextmanager
-def answering(certificate: Path, key: Path) -> Iterator[int]:
-    """A TLS server on loopback that completes handshakes; yields its port."""
+def answering(certificate: Path, key: Path, says: bytes = b"") -> Iterator[int]:
+    """A TLS server on loopback that completes handshakes and answers a request with `says`; yields its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -39,7 +40,8 @@ def answering(certificate: Path, key: Path) -> Iterator[int]:
                     return
                 try:
                     with context.wrap_socket(plain, server_side=True) as tls:
-                        tls.recv(1)
+                        tls.recv(1000)
+                        tls.sendall(says)
                 except OSError:
                     continue
 
@@ -85,6 +87,38 @@ def test_the_pinned_ca_is_ok(tmp_path: Path, certificate: CoordinatorHome) -> No
         home, hospital = joined(tmp_path, port)
         found = connection(_repinned(hospital, home, certificate))
     assert (found.severity, found.do) == ("ok", "")
+
+
+@pytest.mark.parametrize(
+    ("behind_s", "severity", "code"),
+    [
+        (0, "ok", "ok"),
+        (-30, "ok", "ok"),
+        (90, "warning", "clock-differs"),
+        (301, "failed", "clock-differs"),
+        (-31_536_000, "failed", "clock-differs"),
+    ],
+)
+def test_the_clock_is_held_against_the_coordinators(
+    tmp_path: Path, certificate: CoordinatorHome, behind_s: int, severity: str, code: str
+) -> None:
+    now = datetime.now(UTC)
+    says = f"HTTP/1.1 404 Not Found\r\ndate: {format_datetime(now + timedelta(seconds=behind_s), usegmt=True)}\r\n\r\n"
+    with answering(certificate.server_cert, certificate.server_key, says.encode()) as port:
+        home, hospital = joined(tmp_path, port)
+        checks = {each.name: each for each in examine(_repinned(hospital, home, certificate), lambda: now)}
+    assert (checks["clock"].severity, checks["clock"].code) == (severity, code)
+    assert ("roster" in checks) is (severity != "failed"), "with a wrong clock the rest would only mislead"
+
+
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 200 OK\r\n\r\n", b"date: yesterday\r\n\r\n", bytes(9000)])
+def test_a_coordinator_that_tells_no_time_is_a_warning(
+    tmp_path: Path, certificate: CoordinatorHome, says: bytes
+) -> None:
+    with answering(certificate.server_cert, certificate.server_key, says) as port:
+        home, hospital = joined(tmp_path, port)
+        checks = {each.name: each for each in examine(_repinned(hospital, home, certificate), lambda: NOW)}
+    assert (checks["clock"].severity, checks["clock"].code) == ("warning", "clock-unknown")
 
 
 def test_another_ca_is_refused_with_the_exit_code_of_tls(tmp_path: Path, certificate: CoordinatorHome) -> None:

@@ -3,76 +3,22 @@
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
+from joining_kit import Setting, setting
 
 from cameo_client import enrolment as node
-from cameo_client.home import DataConfig, NodeHome, write_file
-from cameo_client.membership import init_node
+from cameo_client.home import write_file
+from cameo_lab.bench.local import free_port
 from cameo_protocol.errors import OperatorError
 from cameo_server import enrolment as coordinator
 from cameo_server import pki
-from cameo_server.api.server import serve_api
-from cameo_server.api.services import Coordinator
-from cameo_server.home import CoordinatorHome
-from cameo_server.membership import init_coordinator
 
-NOW = datetime.now(UTC)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass
-class Setting:
-    home: CoordinatorHome
-    folder: Path
-    port: int
-
-    @property
-    def address(self) -> str:
-        return f"localhost:{self.port}"
-
-    def invite(self, name: str) -> str:
-        return coordinator.invite(self.home, name, 600, datetime.now(UTC), lambda n: bytes(range(n)))[0]
-
-    def node(self, name: str) -> NodeHome:
-        home = NodeHome(self.folder / name)
-        init_node(home, site=name, data=DataConfig(kind="table", path="/data.csv", mapping="heart"), now=NOW)
-        return home
-
-    def knock(self, name: str) -> tuple[NodeHome, bytes]:
-        home, token = self.node(name), node.Token.parse(self.invite(name))
-        ca = node.pinned_ca(("localhost", self.port), token)
-        coordinator.approve(self.home, name, node.knock(home, self.address, token, ca), datetime.now(UTC))
-        return home, ca
-
-
-@pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
-    home, port = CoordinatorHome(tmp_path / "coordinator"), free_port()
-    init_coordinator(
-        home,
-        federation="study",
-        host="localhost",
-        fleet_port=free_port(),
-        operator_port=free_port(),
-        join_port=port,
-        now=NOW,
-    )
-    with serve_api(Coordinator(home), "127.0.0.1"):
-        yield Setting(home, tmp_path, port)
+__all__ = ["setting"]
 
 
 def test_from_a_token_to_a_certificate_and_the_federation_file(setting: Setting) -> None:
