@@ -135,7 +135,9 @@ class Soak:
         return True
 
     def _ended(self, run: str) -> bool:
-        return any(event["event"] in ("published", "finished") for event in RunStore(self.home.runs / run).events())
+        return any(
+            event["event"] in ("published", "finished", "stopped") for event in RunStore(self.home.runs / run).events()
+        )
 
     def _await_end(self, run: str) -> None:
         until = time.monotonic() + RUN_WAIT_S

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+import traceback
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +37,8 @@ from cameo_server.run.store import RunStore  # noqa: E402
 
 log = logging.getLogger(__name__)
 app = ServerApp()
+# What our own fault looked like, for a report of it; the coordinator holds no patient's data.
+TRACE = "failure.txt"
 VERSIONS = ("cameo-fl", "flwr", "torch", "opacus", "cryptography", "opendp", "dp-accounting")
 
 
@@ -58,8 +61,9 @@ def main(grid: Grid, context: Context) -> None:
     except (httpx.HTTPError, OSError):
         raise  # the SuperLink is gone for good: a death like any other, after which the run goes on
     except Exception as error:
-        # Our own fault: said in the events, so that nobody waits for a run that is dead; Flower logs the trace.
-        store.event("stopped", code="server-app-failed", what=type(error).__name__, do="read logs/superexec.log")
+        # Our own fault: said in the events, so that nobody waits for a run that is dead.
+        store.save_bytes(TRACE, traceback.format_exc().encode())
+        store.event("stopped", code="server-app-failed", what=type(error).__name__, do=f"read {store.folder / TRACE}")
         raise
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cameo_client.consent.exchange import read_csv
+from cameo_client.consent.store import ConsentStore
+from cameo_client.home import DataConfig, NodeHome, load_pseudonym_key
+from cameo_client.membership import accept, init_node, review
+from cameo_lab.bench.local import free_port
 from cameo_lab.demo import driver, setting
-from cameo_lab.demo.processes import Children
+from cameo_lab.demo.setting import Setting
 from cameo_lab.soak import NAMES, Soak
 from cameo_server.home import CoordinatorHome
 from cameo_server.launch import make_plan
+from cameo_server.membership import add_site, init_coordinator, issue_federation
 from cameo_server.run.release_gate import keep
 from passed_audit import passed_audit
 
@@ -20,40 +27,35 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 PARTS = NAMES if os.environ.get("CAMEO_FULL") else NAMES[:1]
 
 
-@pytest.fixture
-def _small_and_audited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few patients, and an audit that passed: neither is what is tried here."""
-    start = Children.start
-
-    def start_all_but_the_audit(children: Children, name: str, *arguments: Any, **options: Any) -> None:
-        if name != "audit":
-            start(children, name, *arguments, **options)
-
-    monkeypatch.setattr(setting, "SYNTHETIC_PATIENTS", 300)
-    monkeypatch.setattr(Children, "start", start_all_but_the_audit)
-    monkeypatch.setattr(driver, "_audited", lambda *_: None)
-
-
-class Audited(Soak):
-    """A soak whose recipe counts as audited."""
-
-    def _start_run(self, chosen: Any) -> str:
-        home = CoordinatorHome(self.layout.coordinator)
-        keep(home, passed_audit(make_plan(home, chosen.overrides)))
-        return super()._start_run(chosen)
+def quick_set_up(layout: driver.Layout, chosen: Setting, *_: Any) -> None:
+    """What the demo does with some twenty commands, here by their functions; and an audit that passed."""
+    home, now = CoordinatorHome(layout.coordinator), datetime.now(UTC)
+    ports = {f"{name}_port": free_port() for name in ("fleet", "operator", "join", "page")}
+    init_coordinator(home, federation="soak", host=driver.HOST, now=now, **ports)
+    nodes = [NodeHome(layout.hospital(site.name)) for site in chosen.sites]
+    for node, site in zip(nodes, chosen.sites, strict=True):
+        data = DataConfig.model_validate({"kind": site.kind, "path": site.data, "mapping": site.mapping})
+        init_node(node, site=site.name, data=data, now=now, pseudonym_key=load_pseudonym_key(site.pseudonym_key))
+        add_site(home, node.card.read_bytes(), now)
+    federation = issue_federation(home, now)
+    for node, site in zip(nodes, chosen.sites, strict=True):
+        accept(node, review(node, federation))
+        with ConsentStore.open(node.consent) as consents:
+            consents.add(read_csv(site.consents, load_pseudonym_key(node.pseudonym_key)), now=now)
+    keep(home, passed_audit(make_plan(home, chosen.overrides)))
 
 
-@pytest.mark.usefixtures("_small_and_audited")
 @pytest.mark.parametrize("name", PARTS)
-def test_a_killed_part_comes_back_and_the_run_is_published(name: str, tmp_path: Path) -> None:
+def test_a_killed_part_comes_back_and_the_run_is_published(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setting, "SYNTHETIC_PATIENTS", 300)
+    monkeypatch.setattr(driver, "_set_up", quick_set_up)
+    monkeypatch.setattr(driver, "_audited", lambda *_: None)
     lines: list[str] = []
-    once = Audited(name, 1, tmp_path / "soak", rounds=6, per_run=1, say=lines.append)
+    once = Soak(name, 1, tmp_path / "soak", rounds=5, per_run=1, say=lines.append)
     once.carry_out()
     assert once.done == 1, lines
     assert lines[-1].endswith("1 kills, nothing lost or doubled")
-    went_on = any("goes on: its process had died" in line for line in _log(tmp_path).splitlines())
-    assert went_on == (name in ("coordinator", "server-app"))
-
-
-def _log(folder: Path) -> str:
-    return (folder / "soak" / "logs" / "coordinator.log").read_text()
+    log = (tmp_path / "soak" / "logs" / "coordinator.log").read_text()
+    assert ("goes on: its process had died" in log) == (name in ("coordinator", "server-app"))

@@ -36,7 +36,7 @@ from cameo_protocol.plan import RunPlan
 from cameo_protocol.privacy.releases import round_releases
 from cameo_protocol.stages import ACK, REVEAL, UPLOAD, RoundCall, error_code
 
-SEEDS = 30 if os.environ.get("CAMEO_FULL") else 2
+SEEDS = 30 if os.environ.get("CAMEO_FULL") else 1
 POINTS = (
     "upload-asked", "upload-charged", "upload-journaled", "upload-answered",
     "ack-asked", "ack-journaled", "ack-answered",

@@ -36,7 +36,7 @@ def over_the_grid(federation: SmallFederation) -> tuple[InProcessGrid, Exchange]
     return grid, Exchange(grid)
 
 
-@pytest.mark.parametrize("n", [128 if FULL else 64])
+@pytest.mark.parametrize("n", [128 if FULL else 48])
 def test_a_complete_graph_with_a_tenth_lost(n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = ("training.rounds=1", "training.spare=0", "recalibration.share=0", "deadlines.stage=1")
     federation = SmallFederation(small_plan(n, *chosen), tmp_path, disk=False)
