@@ -88,6 +88,8 @@ def read_publication(folder: Path, message: Publication) -> PublishedModels:
         raise Reject("card-malformed", what="the model card is not one of ours") from None
     if bytes.fromhex(plan.plan_id()) != message.plan_id or card.get("run") != message.run:
         raise Reject("card-foreign", what="the model card belongs to another run or plan")
+    if not _audited(card):
+        raise Reject("card-unaudited", what="the model card holds no audit that passed and bears out the plan's claim")
     if set(message.models) != {task.name for task in plan.trained()}:
         raise Reject("models-incomplete", what="not one model for each trained task of the plan")
     models = {name: parse_bundle(raw) for name, raw in message.models.items()}
@@ -109,6 +111,15 @@ def _features(plan: RunPlan) -> int:
             do="install the catalogue's version of that run, or take part in a new run with the present one",
         )
     return len(feature_names(catalogue))
+
+
+def _audited(card: dict[str, Any]) -> bool:
+    """Whether the card says that an audit of the run's recipe passed; the gate itself is the coordinator's."""
+    audit = card.get("audit")
+    if not isinstance(audit, dict) or audit.get("passed") is not True:
+        return False
+    bound, claim = audit.get("lower_bound"), audit.get("claim")
+    return isinstance(bound, int | float) and isinstance(claim, int | float) and bound <= claim
 
 
 def _plain(name: str) -> bool:

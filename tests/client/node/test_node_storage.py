@@ -124,6 +124,9 @@ def test_a_publication_that_was_changed_is_refused_and_nothing_is_stored(world: 
         "no run": _resealed(world, message, run=""),
         "plan": _resealed(world, message, plan_id=bytes(32)),
         "no card": _resealed(world, message, card=b""),
+        "card without a passed audit": _resealed(
+            world, message, card=message.card.replace(b'"passed": true', b'"passed": false')
+        ),
         "card of lists": _resealed(world, message, card=b"[]"),
         "card without models": _resealed(world, message, card=message.card.replace(b'"models"', b'"model_"')),
         "model missing": _resealed(world, message, models=other),
