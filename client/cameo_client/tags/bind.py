@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import polars as pl
+
+from cameo_client.tags.compile import compile_tree
 from cameo_client.tags.finding import Fault
 from cameo_client.tags.pack import Pack, Rule
 from cameo_client.tags.predicate import And, Compare, Not, Or, Tree, columns, leaves, parse
@@ -31,7 +35,17 @@ class BoundRule:
     computed: Sensitivity
     models: tuple[str, ...]
 
-    @property
+    @cached_property
+    def entering(self) -> pl.Expr:
+        """`enter` compiled, once for all evaluations."""
+        return compile_tree(self.enter)
+
+    @cached_property
+    def staying(self) -> pl.Expr:
+        """`stay` compiled."""
+        return compile_tree(self.stay)
+
+    @cached_property
     def key(self) -> str:
         """Unique name of the rule over all packs."""
         return f"{self.pack_id}/{self.rule.id}"
@@ -42,8 +56,11 @@ class BoundRule:
         return self.rule.sensitivity or self.computed
 
 
-def bind_rule(rule: Rule, pack: Pack, schema: Schema) -> BoundRule:
-    """Parse and check one rule's predicates; the first `Fault` is raised."""
+def bind_rule(rule: Rule, pack: Pack, schema: Schema, *, pack_sha256: str = "") -> BoundRule:
+    """Parse and check one rule's predicates; the first `Fault` is raised.
+
+    pack_sha256: the pack's hash where the caller has it: a pack of 500 rules takes a while to hash.
+    """
     when = predicate(rule.when, schema)
     unless = predicate(rule.unless, schema) if rule.unless.strip() else None
     stay = _stay(rule, when, schema)
@@ -52,7 +69,7 @@ def bind_rule(rule: Rule, pack: Pack, schema: Schema) -> BoundRule:
         rule=rule,
         pack_id=pack.pack.id,
         pack_version=pack.pack.version,
-        pack_sha256=pack.sha256(),
+        pack_sha256=pack_sha256 or pack.sha256(),
         when=when,
         unless=unless,
         enter=_without(when, unless),

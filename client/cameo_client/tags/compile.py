@@ -10,7 +10,7 @@ from operator import and_, or_
 
 import polars as pl
 
-from cameo_client.tags.predicate import And, Compare, Leaf, Missing, Not, OneOf, Or, Surely, Tree
+from cameo_client.tags.predicate import And, Compare, Leaf, Missing, Not, OneOf, Or, Surely, Tree, Value
 from cameo_protocol.errors import Bug
 
 
@@ -33,12 +33,18 @@ def compile_leaf(leaf: Leaf) -> pl.Expr:
     if isinstance(leaf, Surely):
         return (column == leaf.value).fill_null(False)
     if isinstance(leaf, OneOf):
-        return reduce(or_, [column == pl.lit(value) for value in leaf.values])
+        return reduce(or_, [column == _literal(value) for value in leaf.values])
     return _compare(column, leaf)
 
 
+def _literal(value: Value) -> pl.Expr:
+    """A constant; a whole number as one, so that a column of whole numbers is compared as it is, without a copy."""
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return pl.lit(int(value) if whole else value)
+
+
 def _compare(column: pl.Expr, leaf: Compare) -> pl.Expr:
-    value = pl.lit(leaf.value)
+    value = _literal(leaf.value)
     match leaf.op:
         case "=":
             return column == value

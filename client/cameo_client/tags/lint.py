@@ -43,9 +43,10 @@ def lint(
         return None, (), found
     findings: list[Finding] = []
     bound: list[BoundRule] = []
+    digest = pack.sha256()
     for index, rule in enumerate(pack.rules):
         try:
-            item = bind_rule(rule, pack, schema)
+            item = bind_rule(rule, pack, schema, pack_sha256=digest)
         except Fault as fault:
             findings.append(_at(document, file, index, rule, _field_of(rule, schema, fault), "error", fault))
             continue

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import sqlglot
@@ -95,6 +96,7 @@ _FLIPPED: dict[Op, Op] = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", 
 _ONLY = "use comparisons of one column with a constant, BETWEEN, IN (…), IS NULL, AND, OR and NOT"
 
 
+@lru_cache(maxsize=1024)
 def parse(text: str) -> Tree:
     """Parse one predicate. Anything outside the language is a `Fault`, in bounded time and depth.
 

@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from cameo_lab.bench.data_cli import bench_data
+from cameo_lab.bench.tags_cli import bench_tags
 from cameo_protocol.console import emit, new_app, say
 from cameo_protocol.errors import OperatorError
 from cameo_server.cli.options import AsJson
 
 bench = new_app("Measurements side by side, as ratios of one run.")
 bench.command(name="data")(bench_data)
+bench.command(name="tags")(bench_tags)
 
 
 @bench.command(name="round")
