@@ -60,11 +60,11 @@ SPOKEN = {
         "what the coordinator had written of the round before it was restarted does not read back",
         "check the disk of the coordinator's home",
     ),
-    ("operator", "server-app-failed"): ("7", "the run's process failed", "read logs/ of the coordinator's home"),
+    ("operator", "server-app-failed"): ("7", "the run's process failed", "read failure.txt in the run's folder"),
     ("operator", "server-app-died"): (
         "7",
-        "the run's process ended before the run did",
-        "read logs/ of the coordinator's home",
+        "the run's process ended again and again before the next round did",
+        "read logs/ of the coordinator's home, then: cameo run --resume RUN",
     ),
 }
 HEAD = """# Error codes
