@@ -11,6 +11,7 @@ _LINES = {
     "lost": "{site} is lost at {stage}: {code}",
     "waiting": "too few hospitals are there; waiting for {sites}, {seconds:.0f} s at most",
     "resumed": "run {run} goes on where it was",
+    "refused": "{site} takes no further part: {code}",
     "returned": "back again: {sites}",
     "epoch": "epoch {epoch}: keys for {rounds} rounds of {sites}",
     "round": "{kind} round {round}: sum of {survivors}; {total_seconds:.2f} s",
