@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import uvicorn
-
 from cameo_protocol.errors import OperatorError
+from cameo_protocol.web.door import serving
 from cameo_protocol.web.links import Links
 from cameo_protocol.web.sessions import Sessions
 from cameo_server.api.services import Coordinator
@@ -28,17 +26,8 @@ def serve_dashboard(coordinator: Coordinator) -> Iterator[None]:
     port = load_config(coordinator.home).page_port
     links = Links(page_key(coordinator.home), time.time, time.time())
     app = create(Dashboard(coordinator, links, Sessions(os.urandom, time.time), port))
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, date_header=False, lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [_listening(port)]}, name="dashboard", daemon=True)
-    thread.start()
-    try:
+    with serving(app, _listening(port), "dashboard"):
         yield
-    finally:
-        server.should_exit = True
-        thread.join(timeout=5)
 
 
 def _listening(port: int) -> socket.socket:

@@ -11,7 +11,7 @@ from cameo_protocol.errors import OperatorError
 from cameo_server.home import CoordinatorHome
 from cameo_server.run.store import PLAN, RunStore
 
-CARD = "card.json"
+CARD, REPORT = "card.json", "report.html"
 RunState = Literal["running", "published", "stopped"]
 
 
