@@ -46,7 +46,7 @@ def memory_audit(key: Ed25519PrivateKey | None = None) -> AuditLog:
     return _log(Path(":memory:"), db, key or Ed25519PrivateKey.generate())
 
 
-def note(home: NodeHome, kind: str, *, who: str | None = None, about: str = "", **facts: str) -> None:
+def note(home: NodeHome, kind: str, /, *, who: str | None = None, about: str = "", **facts: str) -> None:
     """Write down what a command has done. who: a person; None: the account at this machine."""
     with open_audit(home) as log:
         log.note(kind, who=who or account(), about=about, **facts)
@@ -60,6 +60,13 @@ def note_file(log: AuditLog, path: Path) -> None:
     except OSError:
         digest, owner = "", NODE
     log.note_if_new("file-changed", who=owner, about=path.name, sha256=digest)
+
+
+def watched(home: NodeHome) -> list[Path]:
+    """The files by which people decide; a change of one is written down when the node next looks."""
+    names = ("node.toml", "policy.yaml", "federation.json", "tags-policy.yaml", "roles.yaml")
+    paths = [home.root / name for name in names]
+    return [path for path in paths if path.exists()] + sorted((home.root / "packs").glob("*.yaml"))
 
 
 def account() -> str:

@@ -91,12 +91,12 @@ class AuditLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def note(self, kind: str, *, who: str, about: str = "", **facts: str) -> AuditHead:
+    def note(self, kind: str, /, *, who: str, about: str = "", **facts: str) -> AuditHead:
         """Append one entry, on disk when this returns; the head after it. A log that does not hold is not added to."""
         with self._lock, self.guard(), self._transaction():
             return self._append(kind, who, about, facts)
 
-    def note_if_new(self, kind: str, *, who: str, about: str, **facts: str) -> bool:
+    def note_if_new(self, kind: str, /, *, who: str, about: str, **facts: str) -> bool:
         """Append unless the newest entry of this kind about the same thing says the same; whether it was appended."""
         with self._lock, self.guard(), self._transaction():
             for (body,) in self.db.execute("SELECT body FROM entry ORDER BY seq DESC"):

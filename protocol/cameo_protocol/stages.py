@@ -130,7 +130,8 @@ class RoundCall:
     """Opens a round. The vector beside it: parameters of all trained tasks in plan order, little-endian float32.
 
     round_no: within the epoch, from 0. step: opened training sums so far. heads: of the hospitals' ledgers, as each
-    signed its own last (`heads.LedgerHead`); all hospitals of a round get, and sign, the same ones.
+    signed its own last (`heads.LedgerHead`); all hospitals of a round get, and sign, the same ones. receipts: the
+    coordinator's signatures on these heads (`heads.countersign`), by the same indices.
     The answer to it is a pair: the header of the secure sum, and the hospital's signed head.
     """
 
@@ -141,6 +142,7 @@ class RoundCall:
     step: int
     invited: tuple[int, ...]
     heads: Mapping[int, bytes] = field(default_factory=dict)
+    receipts: Mapping[int, bytes] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Canonical CBOR."""
@@ -153,13 +155,15 @@ class RoundCall:
                 "step": self.step,
                 "invited": list(self.invited),
                 "heads": pack(self.heads),
+                "receipts": pack(self.receipts),
             }
         )
 
     @classmethod
     def decode(cls, body: bytes) -> Self:
         """Strict; otherwise `Reject`."""
-        kinds = {"run": str, "epoch": int, "round": int, "kind": str, "step": int, "invited": list, "heads": bytes}
+        kinds = {"run": str, "epoch": int, "round": int, "kind": str, "step": int, "invited": list}
+        kinds |= {"heads": bytes, "receipts": bytes}
         value = _fields(canonical.decode(body, max_bytes=1 << 19), kinds, UPLOAD)
         if value["kind"] not in ROUND_KINDS:
             raise Reject("message-malformed", what="a round of a kind that does not exist")
@@ -171,6 +175,7 @@ class RoundCall:
             step=value["step"],
             invited=_indices(value["invited"]),
             heads=unpack(value["heads"], max_item_bytes=MAX_HEAD_ITEM),
+            receipts=unpack(value["receipts"], max_item_bytes=MAX_HEAD_ITEM),
         )
 
     def model_hash(self, parameters: bytes) -> bytes:

@@ -40,7 +40,7 @@ def open_audit(home: CoordinatorHome) -> AuditLog:
         raise
 
 
-def note(home: CoordinatorHome, kind: str, *, who: str | None = None, about: str = "", **facts: str) -> None:
+def note(home: CoordinatorHome, kind: str, /, *, who: str | None = None, about: str = "", **facts: str) -> None:
     """Write down what was done. who: a person, or a hospital; None: the account at this machine."""
     with open_audit(home) as log:
         log.note(kind, who=who or account(), about=about, **facts)

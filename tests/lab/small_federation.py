@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cameo_client.audit import open_audit
+from cameo_client.home import PRIVATE, NodeHome, key_pem, write_file
 from cameo_client.ledger import Ledger
 from cameo_client.node import admission as node_admission
 from cameo_client.node.admission import Gatekeeper, Study
@@ -24,6 +26,7 @@ from cameo_client.node.hospital import Hospital
 from cameo_client.node.journal import DiskJournal
 from cameo_client.node.peers import PeerHeads
 from cameo_client.node.publication import Library
+from cameo_client.node.witness import Witness
 from cameo_lab.in_process import DirectExchange
 from cameo_protocol.confdir import conf_dir
 from cameo_protocol.envelope import fingerprint
@@ -137,6 +140,7 @@ class SmallHospital:
         self.reports: list[tuple[str, str]] = []
         self.ledger: Any = NoLedger()
         self.journal: Any = NoJournal()
+        self.witness = Witness()
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "ledger.sqlite"
@@ -145,6 +149,9 @@ class SmallHospital:
                 Ledger.create(path, random=lambda n: bytes(n - 1) + b"\1", **options).shut()
             self.ledger = Ledger.open(path, **options)
             self.journal = DiskJournal(self.folder / "journal.sqlite", self.reach)
+            home = NodeHome(self.folder)
+            write_file(home.identity_key, key_pem(identity(self.index)), PRIVATE)
+            self.witness = Witness(open_audit(home), home.receipt)
         key = identity(self.index)
         peers = PeerHeads(self.folder / "peers.json") if self.folder else PeerHeads()
         gate = Gatekeeper(
@@ -158,6 +165,7 @@ class SmallHospital:
             random=np.random.default_rng().bytes,
             report=lambda code, what: self.reports.append((code, what)),
             peers=peers,
+            witness=self.witness,
         )
         models = (self.folder or Path("/nonexistent")) / "models"
         library = Library(models, public(COORDINATOR), self.ledger, lambda _run: None)
@@ -169,6 +177,7 @@ class SmallHospital:
         if self.folder is not None:
             self.ledger.shut()
             self.journal.close()
+            self.witness.log.close()
 
 
 class _Shelf:

@@ -155,7 +155,9 @@ def test_a_ledger_that_is_ahead_of_its_echo_goes_on(federation: SmallFederation)
 def test_a_ledger_of_another_data_set_owes_nothing_to_this_one(federation: SmallFederation) -> None:
     federation.drive("r1")
     gate = federation.hospitals[2].handler._gate
-    old = LedgerHead(dataset=dataset_hash("retired"), entries=99, last=bytes(32)).seal(identity(2))
+    old = LedgerHead(dataset=dataset_hash("retired"), entries=99, last=bytes(32), told=1, audit=bytes(32)).seal(
+        identity(2)
+    )
     gate.check_echo(federation.plan, 2, {2: old})
 
 

@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 
 from cameo_protocol import envelope
 from cameo_protocol.errors import Reject
-from cameo_protocol.heads import LABEL, LedgerHead, dataset_hash, newer
+from cameo_protocol.heads import LABEL, LedgerHead, countersign, dataset_hash, newer, open_receipt
 
 ONE, TWO = (Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in (1, 2))
 FIRST, SECOND = (key.public_key().public_bytes_raw() for key in (ONE, TWO))
 
 
-def head(entries: int, dataset: str = "heart", key: Ed25519PrivateKey = ONE) -> bytes:
-    return LedgerHead(dataset=dataset_hash(dataset), entries=entries, last=bytes([entries]) * 32).seal(key)
+def head(entries: int, dataset: str = "heart", key: Ed25519PrivateKey = ONE, told: int = 1) -> bytes:
+    return LedgerHead(
+        dataset=dataset_hash(dataset), entries=entries, last=bytes([entries]) * 32, told=told, audit=bytes([told]) * 32
+    ).seal(key)
 
 
 def test_a_head_comes_back_and_only_from_its_hospital() -> None:
@@ -35,10 +37,13 @@ def test_a_head_comes_back_and_only_from_its_hospital() -> None:
         {"dataset": b""},
         {"more": 1},
         {"entries": -1},
+        {"told": 0},
+        {"told": True},
+        {"audit": bytes(31)},
     ],
 )
 def test_what_is_no_head_is_refused(change: dict[str, object]) -> None:
-    sound = {"dataset": bytes(32), "entries": 3, "last": bytes(32)}
+    sound = {"dataset": bytes(32), "entries": 3, "last": bytes(32), "told": 1, "audit": bytes(32)}
     with pytest.raises(Reject, match="message-malformed"):
         LedgerHead.open(envelope.seal(ONE, LABEL, sound | change), FIRST)
 
@@ -48,6 +53,8 @@ def test_only_news_is_kept() -> None:
     assert newer(known, {FIRST: head(4)}) == {FIRST: head(4)}
     assert newer(known, {FIRST: head(3)}) == {}
     assert newer(known, {FIRST: head(2)}) == {}
+    assert newer(known, {FIRST: head(3, told=2)}) == {FIRST: head(3, told=2)}
+    assert newer({FIRST: head(3, told=5)}, {FIRST: head(4, told=2)}) == {FIRST: head(4, told=2)}
     assert newer(known, {FIRST: head(1, "lung")}) == {FIRST: head(1, "lung")}
     assert newer({}, {FIRST: head(1), SECOND: head(2, key=TWO)}) == {FIRST: head(1), SECOND: head(2, key=TWO)}
 
@@ -62,3 +69,22 @@ def test_garbage_is_refused(raw: bytes) -> None:
     with pytest.raises(Reject):
         LedgerHead.open(raw, FIRST)
     assert newer({}, {FIRST: raw}) == {}
+
+
+def test_a_log_that_lost_what_was_told_is_noticed() -> None:
+    def log(told: int, mark: int) -> LedgerHead:
+        return LedgerHead(dataset=bytes(32), entries=1, last=bytes(32), told=told, audit=bytes([mark]) * 32)
+
+    assert not log(4, 4).cuts(log(3, 3))
+    assert not log(3, 3).cuts(log(3, 3))
+    assert log(3, 9).cuts(log(3, 3)), "the end was cut off and written anew"
+    assert log(2, 2).cuts(log(3, 3)), "an old copy was put back"
+
+
+def test_a_receipt_is_of_the_coordinator_and_for_one_head() -> None:
+    receipt = countersign(TWO, head(3))
+    assert open_receipt(receipt, SECOND) == head(3)
+    with pytest.raises(Reject, match="signature-invalid"):
+        open_receipt(receipt, FIRST)
+    with pytest.raises(Reject, match="message-malformed"):
+        open_receipt(envelope.seal(TWO, "head-receipt", {"head": 1}), SECOND)

@@ -19,7 +19,9 @@ KEY = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 PUBLIC = KEY.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 STRANGER = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
 EPOCH = EpochCall(run="r", epoch=2, rounds=7, parties=(1, 3, 255))
-ROUND = RoundCall(run="r", epoch=2, round_no=0, kind="train", step=4, invited=(1, 3), heads={1: b"h"})
+ROUND = RoundCall(
+    run="r", epoch=2, round_no=0, kind="train", step=4, invited=(1, 3), heads={1: b"h"}, receipts={1: b"r"}
+)
 SURVIVORS = SurvivorsCall(call=ROUND, model_hash=bytes(32), headers={1: b"a", 3: b"c"})
 
 SIGNED: dict[str, tuple[Any, Callable[[bytes], Any]]] = {

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cameo_client.ledger import Caps, Ledger
 from cameo_client.node.contribution import Contributor, Noise, Patients
 from cameo_client.node.peers import PeerHeads
+from cameo_client.node.witness import LOG_CUT, Witness
 from cameo_models.shapes import initial_parameters, parameter_count
 from cameo_protocol.errors import CameoError, Reject
 from cameo_protocol.heads import LedgerHead, dataset_hash
@@ -26,7 +27,14 @@ FLOAT32 = 4
 
 
 class PolicyRefusal(Exception):
-    """A plan that the officer's policy, or what is installed here, does not allow; independent of patient data."""
+    """A plan that the officer's policy, or what is installed here, does not allow; independent of patient data.
+
+    codes: of the reasons, separated by spaces.
+    """
+
+    def __init__(self, what: str, codes: str = "other-definitions") -> None:
+        super().__init__(what)
+        self.codes = codes
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -122,6 +130,7 @@ class Gatekeeper:
     coordinator: 32-byte key that signs plans. policy: reads the officer's policy as it is now. study: loads what a
     plan needs from the data; raises OperatorError when the data or their quality do not allow it. report:
     (code, what) into the hospital's own log: the reason of a decline never leaves. peers: remembers others' ledgers.
+    witness: the hospital's audit log, and what others have seen of it.
     """
 
     site: str
@@ -134,6 +143,7 @@ class Gatekeeper:
     random: Callable[[int], bytes]
     report: Callable[[str, str], None]
     peers: PeerHeads = field(default_factory=PeerHeads)
+    witness: Witness = field(default_factory=Witness)
 
     def consider(self, body: bytes, current: Admitted | None = None) -> tuple[Admitted | None, bytes]:
         """The signed answer to an invitation, and the admitted run when the answer is accept.
@@ -147,18 +157,19 @@ class Gatekeeper:
         check_plan(plan)
         self.check_echo(plan, index, invitation.heads)
         answer: Answer = "accept"
-        admitted = None
+        admitted, code = None, ""
         try:
             known = current is not None and (current.run, current.plan) == (invitation.run, plan)
             admitted = self._again(current) if current and known else self._admit(invitation.run, plan, index)
         except PolicyRefusal as refusal:
-            answer = "declined-policy"
+            answer, code = "declined-policy", refusal.codes
             self.report("declined-policy", str(refusal))
         except CameoError as error:
             if error.code == ROLLED_BACK:
                 raise
-            answer = "declined-local"
+            answer, code = "declined-local", error.code
             self.report(error.code, error.what)
+        self.witness.admission(invitation.run, answer, code)
         admission = Admission(
             run=invitation.run,
             plan_id=bytes.fromhex(plan.plan_id()),
@@ -171,8 +182,9 @@ class Gatekeeper:
     def head(self) -> bytes:
         """How far the ledger is now, signed: what others shall say back."""
         now = self.ledger.head()
-        dataset = dataset_hash(self.ledger.dataset)
-        return LedgerHead(dataset=dataset, entries=now.entries, last=now.hash).seal(self.identity)
+        dataset, audit = dataset_hash(self.ledger.dataset), self.witness.log.head()
+        told = LedgerHead(dataset=dataset, entries=now.entries, last=now.hash, told=audit.told, audit=audit.last)
+        return told.seal(self.identity)
 
     def check_echo(self, plan: RunPlan, index: int, heads: Mapping[int, bytes]) -> None:
         """Hold the ledger against the head that others have of it, and remember theirs.
@@ -186,7 +198,14 @@ class Gatekeeper:
             echo = LedgerHead.open(own, self._public())
             if echo.dataset == dataset_hash(self.ledger.dataset):
                 self.ledger.check_echo(echo.entries, echo.last)
+            if self.witness.lacks(echo):
+                self.report(LOG_CUT, "others have seen an entry of the audit log that is not in it any more")
         self.peers.remember(plan, {other: head for other, head in heads.items() if other != index})
+
+    def keep_receipt(self, call: RoundCall, index: int) -> None:
+        """Keep the coordinator's receipt for the head that this hospital told last; a forged one is a `Reject`."""
+        if index in call.receipts:
+            self.witness.keep_receipt(call.receipts[index], self.coordinator, self._public())
 
     def finish(self, body: bytes) -> None:
         """The coordinator says that a run ended without a result: what was reserved and not spent is free again."""
@@ -211,7 +230,8 @@ class Gatekeeper:
     def _check_policy(self, policy: Policy, plan: RunPlan) -> None:
         refusals = check_coordinator(policy, self.coordinator) + check(policy, plan, plan.cohort)
         if refusals:
-            raise PolicyRefusal("; ".join(f"{r.code} ({r.field}): {r.what}" for r in refusals))
+            codes = " ".join(dict.fromkeys(r.code for r in refusals))
+            raise PolicyRefusal("; ".join(f"{r.code} ({r.field}): {r.what}" for r in refusals), codes)
 
     def _reserve(self, run: str, plan: RunPlan, policy: Policy) -> None:
         caps = Caps(dataset=policy.caps.epsilon_per_data_set, year=policy.caps.epsilon_per_year)
@@ -223,7 +243,8 @@ class Gatekeeper:
         study = self.study(plan)
         for task in plan.trained():
             if task.encoded.dim != parameter_count(task, study.features):
-                raise PolicyRefusal(f"task {task.name} has another number of parameters than its model here")
+                what = f"task {task.name} has another number of parameters than its model here"
+                raise PolicyRefusal(what)
         self._reserve(run, plan, policy)
         contributor = Contributor(plan, study.patients, self.noise, self.random, run)
         contributor.warm_up(initial_model(plan, study.features).astype(np.float64))

@@ -242,7 +242,9 @@ class Hospital:
         if start.round_no < live.floor:
             raise Reject("round-spent", what=f"round {start.round_no} is over here; the next may be {live.floor}")
         self._gate.check_echo(admitted.plan, admitted.index, call.heads)
+        self._gate.keep_receipt(call, admitted.index)
         admitted.charge(call)
+        self._gate.witness.released(call)
         self._reach("upload-charged")
         vector = admitted.contributor.noisy_vector(call.kind, parameters)
         state, header, masked = upload(live, start, vector, threads=os.cpu_count() or 1, consume=True)

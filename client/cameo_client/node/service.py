@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cameo_client.audit import NODE, note_file, open_audit, watched
 from cameo_client.consent.store import ConsentStore
 from cameo_client.home import NodeHome, load_config, load_identity, write_file
 from cameo_client.ledger import Ledger
@@ -29,12 +30,15 @@ from cameo_client.node.peers import PeerHeads
 from cameo_client.node.publication import Library
 from cameo_client.node.study import LocalData, load_local, open_study
 from cameo_client.node.upkeep import Upkeep
+from cameo_client.node.witness import Witness
 from cameo_client.policy_file import load_policy
 from cameo_client.running import alone, require_awake
 from cameo_client.training.noise import discrete_gaussian
+from cameo_protocol.audit_store import AuditLog
 from cameo_protocol.errors import CameoError, ExitCode, OperatorError
 from cameo_protocol.federation import Federation
 from cameo_protocol.plan import RunPlan
+from cameo_protocol.policy import Policy
 
 log = logging.getLogger(__name__)
 # The ledger's own delta, fixed when it is opened and for ever; plans may state a smaller one, never a larger.
@@ -67,6 +71,7 @@ class Node:
     ledger: Ledger
     local: Callable[[], LocalData]
     consents: ConsentStore
+    audit: AuditLog
     published: queue.SimpleQueue[str]
 
 
@@ -78,6 +83,7 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
     config, federation = load_config(home), load_federation(home)
     load_policy(home.policy)
     ledger = stack.enter_context(open_ledger(home))
+    audit = stack.enter_context(open_audit(home))
     reach = Failpoints.from_environment(config.site).reach
     journal = DiskJournal(home.journal, reach)
     stack.callback(journal.close)
@@ -89,22 +95,32 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
         require_awake(home)
         return open_study(home, plan, local.fresh(), consents, _now)
 
+    def policy() -> Policy:
+        for path in watched(home):
+            note_file(audit, path)
+        return load_policy(home.policy).policy
+
+    def stored(run: str) -> None:
+        audit.note("model-stored", who=NODE, about=run)
+        published.put(run)
+
     coordinator = bytes.fromhex(federation.coordinator)
     gate = Gatekeeper(
         site=config.site,
         coordinator=coordinator,
         identity=load_identity(home),
-        policy=lambda: load_policy(home.policy).policy,
+        policy=policy,
         study=study,
         ledger=ledger,
         noise=discrete_gaussian,
         random=os.urandom,
         report=_report,
         peers=PeerHeads(home.peers),
+        witness=Witness(audit, home.receipt),
     )
-    library = Library(home.models, coordinator, ledger, published.put)
+    library = Library(home.models, coordinator, ledger, stored)
     hospital = Hospital(gate, library, journal, os.urandom, _report, reach)
-    return Node(hospital, federation, ledger, local.last, consents, published)
+    return Node(hospital, federation, ledger, local.last, consents, audit, published)
 
 
 class _Once:
@@ -172,7 +188,10 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
                     run = node.published.get(timeout=WAKE_S)
                 except queue.Empty:
                     continue
-                state.update(tags=_tag(partial(tag_patients, home, node.local(), node.consents, run, _now()), run, say))
+                work = partial(tag_patients, home, node.local(), node.consents, run, _now())
+                state.update(tags=_tag(work, run, say))
+                if not state.tags["error"]:
+                    node.audit.note("tags-applied", who=NODE, about=run)
         finally:
             stop.set()
             upkeep.wake()

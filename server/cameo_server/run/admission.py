@@ -28,7 +28,7 @@ def read_admission(parties: Parties, run: str, index: int, packet: Packet) -> bo
     except Reject as error:
         parties.drop(index, ADMIT, error.code)
         return False
-    parties.heads.take({**admission.peers, index: admission.head})
+    parties.take_heads({index: admission.head}, admission.peers)
     parties.store.event("admission", site=name, answer=admission.answer)
     if admission.answer != "accept":
         parties.declined.add(index)

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from cameo_protocol.errors import OperatorError
-from cameo_protocol.heads import newer
+from cameo_protocol.errors import OperatorError, Reject
+from cameo_protocol.heads import LedgerHead, newer
 from cameo_protocol.plan import RunPlan
 from cameo_server.home import write_file
 
@@ -23,6 +23,15 @@ class Heads:
     def all(self) -> dict[int, bytes]:
         """Shamir index -> the newest signed head; hospitals that never told one are left out."""
         return {index: self._known[key] for index, key in self._identities.items() if key in self._known}
+
+    def cut(self, index: int, told: bytes) -> bool:
+        """Whether a hospital now tells an audit log that has lost what it told before. Ask before `take`."""
+        key = self._identities[index]
+        before = self._known.get(key)
+        try:
+            return before is not None and LedgerHead.open(told, key).cuts(LedgerHead.open(before, key))
+        except Reject:
+            return False  # no head at all: `take` leaves it out
 
     def take(self, told: Mapping[int, bytes]) -> None:
         """Keep what is news of these signed heads, on disk; what no hospital of the plan signed is left out."""

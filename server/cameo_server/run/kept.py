@@ -99,7 +99,10 @@ class Kept:
     def keep_outcome(self, number: int, ended: Ended) -> None:
         """A round has ended: its sum and outcome are on disk before its messages are deleted."""
         outcome = ended.outcome
-        value: dict[str, Any] = {"call": replace(ended.call, heads={}).encode().hex(), "active": sorted(ended.active)}
+        value: dict[str, Any] = {
+            "call": replace(ended.call, heads={}, receipts={}).encode().hex(),
+            "active": sorted(ended.active),
+        }
         if isinstance(outcome, Opened):
             self._store.save_arrays(_opening(number), {"total": outcome.total})
             value["survivors"] = sorted(outcome.survivors)

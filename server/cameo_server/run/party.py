@@ -127,6 +127,16 @@ class Parties:
         for node, packet in self.exchange.collect():
             yield by_node[node], packet
 
+    def take_heads(self, told: Mapping[int, bytes], passed_on: Mapping[int, bytes] | None = None) -> None:
+        """Keep the signed heads that hospitals just told of themselves, and those of others that they passed on.
+
+        A hospital whose audit log has lost what it once told is named in an event; it stays in the run.
+        """
+        cut = [index for index, head in told.items() if self.heads.cut(index, head)]
+        for name in self.names(cut):
+            self.store.event("audit-log-cut", site=name)
+        self.heads.take({**(passed_on or {}), **told})
+
     def drop(self, index: int, stage: str, code: str, **detail: Any) -> None:
         """Take a party out of the active ones and say why; one that is out already changes nothing."""
         if index not in self.active:

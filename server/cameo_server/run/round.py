@@ -124,7 +124,7 @@ def _collect(this: _Round) -> Survivors | Void:
         for index, packet in parties.ask(UPLOAD, dict.fromkeys(missing, request), this.wait):
             if _take(parties, index, UPLOAD, partial(_add_upload, collecting, heads, index, packet)):
                 log.append("upload", unpair(packet.body)[0], party=index, vector=packet.vector)
-        parties.heads.take(heads)
+        parties.take_heads(heads)
     parties.traffic.masked += len(collecting.answered)
     survivors = collecting.close()
     if isinstance(survivors, Void):

@@ -13,6 +13,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cameo_protocol.errors import OperatorError
+from cameo_protocol.heads import countersign
 from cameo_protocol.layout import RoundKind
 from cameo_protocol.secagg.server_setup import Epoch
 from cameo_protocol.stages import ADMIT, ERROR, ROLLED_BACK, EpochCall, RoundCall, error_code
@@ -106,7 +107,7 @@ class Rounds:
 
     def _next(self, kind: RoundKind, step: int, remaining: int) -> tuple[Epoch, RoundCall]:
         epoch = self._epoch_for_a_round(remaining)
-        invited = tuple(sorted(self.parties.active))
+        invited, heads = tuple(sorted(self.parties.active)), self.parties.heads.all()
         call = RoundCall(
             run=self.run,
             epoch=epoch.cohort.params.epoch,
@@ -114,7 +115,8 @@ class Rounds:
             kind=kind,
             step=step,
             invited=invited,
-            heads=self.parties.heads.all(),
+            heads=heads,
+            receipts={index: countersign(self.key, head) for index, head in heads.items()},
         )
         return epoch, call
 

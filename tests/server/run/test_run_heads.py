@@ -28,7 +28,7 @@ PLAN: RunPlan = Roster()  # type: ignore[assignment]
 
 
 def head(site: int, entries: int) -> bytes:
-    return LedgerHead(dataset=bytes(32), entries=entries, last=bytes(32)).seal(KEYS[site])
+    return LedgerHead(dataset=bytes(32), entries=entries, last=bytes(32), told=1, audit=bytes(32)).seal(KEYS[site])
 
 
 def test_the_newest_is_kept_over_runs(tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""A hospital's audit log in a run: what is in it, who has seen it, and that cutting its end is noticed."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from small_federation import COORDINATOR, SmallFederation, events, identity, made_up_vectors, public, small_plan
+
+from cameo_client.home import NodeHome
+from cameo_client.node.witness import check_receipt
+from cameo_protocol.errors import OperatorError
+from cameo_protocol.heads import LedgerHead, open_receipt
+from cameo_protocol.packet import Packet
+from cameo_protocol.plan import RunPlan
+from cameo_protocol.stages import ADMIT, UPLOAD, Admission, RoundCall, unpair
+
+
+@pytest.fixture(scope="module")
+def plan() -> RunPlan:
+    return small_plan(4, "training.rounds=3", "training.spare=4", "recalibration.share=0")
+
+
+@pytest.fixture
+def federation(plan: RunPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallFederation]:
+    made = SmallFederation(plan, tmp_path)
+    made_up_vectors(monkeypatch, made)
+    yield made
+    made.close()
+
+
+def kinds(federation: SmallFederation, index: int) -> Counter[str]:
+    return Counter(entry.kind for entry, _ in federation.hospitals[index].witness.log.entries())
+
+
+def test_a_run_is_written_down_and_countersigned_each_round(federation: SmallFederation) -> None:
+    receipts: list[bytes] = []
+
+    def watch(site: int, packet: Packet) -> None:
+        if site == 2 and packet.kind == UPLOAD:
+            receipts.append(RoundCall.decode(packet.body).receipts[2])
+
+    federation.before = watch
+    store = federation.drive()
+    rounds = len(events(store, "round"))
+    assert kinds(federation, 2) == {"log-opened": 1, "admission": 1, "round-released": rounds}
+    log, home = federation.hospitals[2].witness.log, NodeHome(federation.root / "h2")
+    assert log.verify().told == 1 + rounds
+    heads = [LedgerHead.open(open_receipt(raw, public(COORDINATOR)), public(identity(2))) for raw in receipts]
+    assert [head.told for head in heads] == list(range(1, rounds + 1)), "each head that was told comes back signed"
+    assert all(log.holds(head.audit) for head in heads)
+    assert check_receipt(log, home.receipt, public(COORDINATOR), public(identity(2)))
+    assert not events(store, "audit-log-cut")
+
+
+def test_what_else_happens_in_a_hospital_moves_nothing_that_is_told(federation: SmallFederation) -> None:
+    """With or without local entries: as many bytes, the same count, and a hash that is random either way."""
+    told: dict[int, list[bytes]] = {1: [], 2: []}
+
+    def busy(site: int, packet: Packet) -> None:
+        if site == 2 and packet.kind in (ADMIT, UPLOAD):
+            for _ in range(50):
+                federation.hospitals[2].witness.log.note("tag-reviewed", who="A. Nurse", about="lung-screening")
+
+    handle = {index: federation.hospitals[index].handler.handle for index in told}
+
+    def listen(index: int, packet: Packet) -> Packet:
+        answer = handle[index](packet)
+        if answer.kind == ADMIT:
+            told[index].append(Admission.open(answer.body, public(identity(index))).head)
+        if answer.kind == UPLOAD:
+            told[index].append(unpair(answer.body)[1])
+        return answer
+
+    for index in told:
+        federation.hospitals[index].handler.handle = partial(listen, index)  # type: ignore[method-assign]
+    federation.before = busy
+    federation.drive()
+    quiet, loud = ([LedgerHead.open(raw, public(identity(i))) for raw in told[i]] for i in (1, 2))
+    assert [head.told for head in quiet] == [head.told for head in loud]
+    assert [len(raw) for raw in told[1]] == [len(raw) for raw in told[2]]
+    assert len({head.audit for head in quiet + loud}) == len(quiet + loud)
+    assert kinds(federation, 2)["tag-reviewed"] == 50 * len(loud)
+
+
+def test_a_log_whose_end_was_cut_is_noticed_by_others_and_by_itself(federation: SmallFederation) -> None:
+    folder = federation.root / "h2"
+    federation.hospitals[2].close()
+    shutil.copy(folder / "audit.sqlite", federation.root / "old")
+    federation.hospitals[2] = federation._open(2)
+    federation.drive("r1")
+    federation.hospitals[2].close()
+    for path in folder.glob("audit.sqlite*"):
+        path.unlink()
+    shutil.copy(federation.root / "old", folder / "audit.sqlite")
+    federation.hospitals[2] = federation._open(2)
+    hospital = federation.hospitals[2]
+    with pytest.raises(OperatorError, match="audit-log-cut"):
+        check_receipt(hospital.witness.log, folder / "audit-receipt.cbor", public(COORDINATOR), public(identity(2)))
+
+    store = federation.drive("r2")
+    assert {event["site"] for event in events(store, "audit-log-cut")} == {"hospital-2"}, "the second party sees it"
+    assert hospital.reports[0][0] == "audit-log-cut"
+    assert kinds(federation, 2)["log-cut-noticed"] == 1
+    assert all("hospital-2" in event["survivors"] for event in events(store, "round")), "it is told, not locked out"
+
+
+def test_a_receipt_that_the_coordinator_did_not_sign_is_refused(federation: SmallFederation) -> None:
+    handle = federation.hospitals[2].handler.handle
+
+    def forge(packet: Packet) -> Packet:
+        if packet.kind != UPLOAD:
+            return handle(packet)
+        call = RoundCall.decode(packet.body)
+        forged = {**call.receipts, 2: bytes(len(call.receipts[2]))}
+        return handle(Packet(UPLOAD, RoundCall(**{**vars(call), "receipts": forged}).encode(), packet.vector))
+
+    federation.hospitals[2].handler.handle = forge  # type: ignore[method-assign]
+    federation.drive()
+    assert {code for code, _ in federation.hospitals[2].reports} == {"message-malformed"}
+    assert federation.hospitals[2].ledger.spent() == 0, "refused before anything is charged"
+
+
+def test_a_decline_is_written_down_by_its_code(federation: SmallFederation) -> None:
+    hospital = federation.hospitals[3]
+    hospital.handler._gate.study = lambda _plan: (_ for _ in ()).throw(
+        OperatorError("quality-too-low", what="Zhang Wei, 1961-04-02", do="run: cameo-node data check")
+    )
+    federation.drive()
+    entry = next(entry for entry, _ in hospital.witness.log.entries() if entry.kind == "admission")
+    assert entry.facts == {"answer": "declined-local", "codes": "quality-too-low"}
