@@ -95,8 +95,8 @@ class World:
         """Rows whose pseudonym is in a set."""
         if not of:
             return np.zeros(len(self.pseudonyms), dtype=bool)
-        chosen = of if isinstance(of, set | frozenset) else frozenset(of)
-        return np.fromiter((name in chosen for name in self.pseudonyms), dtype=bool, count=len(self.pseudonyms))
+        chosen = pl.Series(list(of), dtype=pl.String)
+        return np.asarray(self.frame["pseudonym"].is_in(chosen.implode()).to_numpy(), dtype=bool)
 
     def rows(self, expr: pl.Expr, *, unknown: bool) -> Mask:
         """A Boolean expression over the frame as a mask; nulls count as `unknown`."""
