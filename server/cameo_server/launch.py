@@ -56,11 +56,12 @@ def start_coordinator(
         with SuperLinkStack(settings) as stack, stack.control() as control, contextlib.ExitStack() as ports:
             state = {"pid": os.getpid(), "control": settings.control_address, "fleet_port": settings.fleet_port}
             let_in_members(home, control)
+            runs = Watchman(home, say)
+            runs.look(control)  # before anybody can start a run: what is there now is from an earlier life
             coordinator = Coordinator(home, contacts=lambda: contacts(home, control))
             ports.enter_context(serve_api(coordinator, fleet_host))
             ports.enter_context(serve_dashboard(coordinator))
             write_file(home.flower / STATE, json.dumps(state).encode())
-            runs = Watchman(home, say)
             say(f"ready: hospitals connect to port {settings.fleet_port}")
             while not stop.wait(ROSTER_POLL_S):
                 with contextlib.suppress(OperatorError):  # the SuperLink may be restarting; the next look finds it

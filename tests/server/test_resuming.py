@@ -103,6 +103,7 @@ def test_a_process_that_began_and_died_is_replaced_at_once(old: Scene) -> None:
 
 
 def test_the_first_look_takes_up_what_an_earlier_life_left(scene: Scene) -> None:
+    """So it must come before anybody can start a run: see `start_coordinator`."""
     assert scene.look() == 2
     assert scene.look(3) == 2
 
