@@ -19,11 +19,11 @@ app = new_app(
     "Cameo: hospitals train together, and no record, update or count leaves any of them.\n\n"
     "\b\nThe main job on this machine:\n"
     "  cameo demo\n\n"
-    "\b\nBy hand, from nothing to a run:\n"
+    "\b\nFor real, from nothing to a run:\n"
     "  cameo coordinator init --name heart-study --host coordinator.example.org\n"
-    "  cameo site add public.json          (once for every hospital)\n"
-    "  cameo coordinator federation        (send federation.json to every hospital)\n"
     "  cameo coordinator start             (keep it running)\n"
+    "  cameo site invite hospital-a        (once for every hospital; send it the answer)\n"
+    "  cameo site approve hospital-a       (after comparing fingerprints by phone)\n"
     "  cameo run data=heart"
 )
 app.command()(audit)

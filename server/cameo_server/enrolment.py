@@ -41,6 +41,8 @@ from cameo_server.membership import (
 )
 
 MAX_TTL = 30 * 24 * 3600
+PERSON_DO = "ask the coordinator for a new profile: cameo person add NAME --out DIR"
+HOSPITAL_DO = "call the coordinator; to come back: cameo-node leave, then cameo-node join with a new invitation"
 State = Literal["invited", "waiting", "member", "revoked"]
 Collected = Literal["pending", "approved", "refused"]
 
@@ -262,7 +264,8 @@ def check_holder(home: CoordinatorHome, certificate: x509.Certificate) -> pki.Ho
     with open_roster(home) as db:
         row = db.execute("SELECT revoked FROM certificates WHERE serial = ?", (f"{holder.serial:x}",)).fetchone()
     if row is None or row[0] is not None:
-        raise _not_let_in(f"the certificate of {holder.name} has been revoked" if row else "unknown certificate")
+        what = f"the certificate of {holder.name} has been revoked" if row else "unknown certificate"
+        raise _not_let_in(what, HOSPITAL_DO if holder.role == "site" else PERSON_DO)
     return holder
 
 
@@ -348,10 +351,8 @@ def _token_refused() -> OperatorError:
     )
 
 
-def _not_let_in(what: str) -> OperatorError:
-    return OperatorError(
-        "certificate-refused", what=what, do="ask the coordinator for a new certificate", exit=ExitCode.AUTH
-    )
+def _not_let_in(what: str, do: str = PERSON_DO) -> OperatorError:
+    return OperatorError("certificate-refused", what=what, do=do, exit=ExitCode.AUTH)
 
 
 def utc_now() -> datetime:

@@ -1,4 +1,4 @@
-"""The coordinator's state folder: what lies where, and how files get there. Table: docs/operators.md#state."""
+"""The coordinator's state folder: what lies where, and how files get there. Table: docs/coordinator.md#state."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def open_home(root: Path | None) -> CoordinatorHome:
 def load_config(home: CoordinatorHome) -> CoordinatorConfig:
     """Read and check coordinator.toml."""
     raw = read_file(home.config)
-    do = f"correct {home.config}; see docs/operators.md#state"
+    do = f"correct {home.config}; see docs/coordinator.md#state"
     try:
         return CoordinatorConfig.model_validate(tomllib.loads(raw.decode()))
     except ValidationError as error:

@@ -28,7 +28,7 @@ from passed_audit import keep_passed_audit
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(280)]
 NAMES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
-OVERRIDES = ("data=heart", "data.population=400", "training.rounds=8", "deadlines.regroup=5")
+OVERRIDES = ("data=heart", "data.population=400", "training.rounds=6", "deadlines.regroup=5")
 FINGERPRINT = re.compile(r"([0-9a-f]{4}-){9}[0-9a-f]{4}")
 
 
@@ -142,7 +142,6 @@ def join(coordinator: Machine, hospital: Machine, name: str, invited: dict[str, 
         line = joining.stderr.readline()
         assert line, told
         told += line
-    eventually(lambda: f'"{name}"' in coordinator("cameo", "site", "list", "--json"), "it never knocked")
     approve = ("cameo", "site", "approve", name, "--fingerprint", spoken[0])
     assert coordinator.json(*approve)["state"] == "member"
 

@@ -70,21 +70,17 @@ def join(
 
     parse_address(address)
     ticket = Token.parse(token)
-    options = (source, data, mapping, password_file, password_env)
-    place = _set_up(home, name, options, pseudonym_key_file)
+    place = _set_up(home, name, (source, data, mapping, password_file, password_env), pseudonym_key_file)
     raw = enter(place, address, ticket, lambda: datetime.now(UTC), lambda: time.sleep(ASK_S), say)
     federation = reviewed(place, raw, yes=yes, quiet=as_json and yes).federation
-    files = write_service_files(place)
+    unit, compose = (str(path) for path in write_service_files(place))
     value = {"federation": federation.name, "serial": federation.serial, "home": str(place.root)}
-    emit(
-        {**value, "service_files": [str(path) for path in files]},
-        as_json,
-        lambda: (
-            f"joined: federation {federation.name}, issue {federation.serial}, state in {place.root}\n"
-            f"To keep it running: sudo systemctl enable --now {files[0]}  (or docker compose -f {files[1]} up -d)\n"
-            "Next: cameo-node doctor, then cameo-node start"
-        ),
+    told = (
+        f"joined: federation {federation.name}, issue {federation.serial}, state in {place.root}\n"
+        f"To keep it running: sudo systemctl enable --now {unit}  (or docker compose -f {compose} up -d)\n"
+        "Next: cameo-node doctor, then cameo-node start"
     )
+    emit({**value, "service_files": [unit, compose]}, as_json, lambda: told)
 
 
 def _set_up(

@@ -66,16 +66,13 @@ def init(
         configured(config)
     card = init_node(place, site=name or "", data=config, now=datetime.now(UTC), pseudonym_key=key)
     value = {"site": card.name, "fingerprint": card.fingerprint(), "public_card": str(place.card)}
-    emit(
-        {**value, "home": str(place.root)},
-        as_json,
-        lambda: (
-            f"hospital {card.name}, state in {place.root}\n"
-            f"fingerprint  {card.fingerprint()}\n"
-            f"Next: send {place.card} to the coordinator, and tell the fingerprint by phone.\n"
-            "Then: cameo-node accept federation.json"
-        ),
+    told = (
+        f"hospital {card.name}, state in {place.root}\n"
+        f"fingerprint  {card.fingerprint()}\n"
+        f"Next: send {place.card} to the coordinator, and tell the fingerprint by phone.\n"
+        "Then: cameo-node accept federation.json"
     )
+    emit({**value, "home": str(place.root)}, as_json, lambda: told)
 
 
 def accept(

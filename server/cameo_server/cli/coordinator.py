@@ -65,7 +65,7 @@ def init(
         lambda: (
             f"coordinator of {config.federation}, state in {place.root}\n"
             f"fingerprint  {found}\n"
-            "Next: cameo site add public.json, once for every hospital"
+            "Next: cameo coordinator start; then cameo site invite NAME, once for every hospital"
         ),
     )
 
