@@ -70,8 +70,7 @@ class Outcome:
 
     def state(self, key: str, state: State) -> Mask:
         """The rows of a rule that are in a state."""
-        effects = np.array([_state_of(code) for code in CODES])
-        return np.asarray(self.candidates[key] & (effects[self.codes[key]] == state), dtype=bool)
+        return np.asarray(self.candidates[key] & _IN_STATE[state][self.codes[key]], dtype=bool)
 
     def decisions(self, states: Sequence[State] = STATES) -> Iterator[Decision]:
         """The candidates in the given states, rule by rule; rows that were never proposed are not among them."""
@@ -80,6 +79,8 @@ class Outcome:
             yield from self._of_rule(item, rows)
 
     def _of_rule(self, item: BoundRule, rows: npt.NDArray[np.intp]) -> Iterator[Decision]:
+        if not len(rows):
+            return
         now, ttl = self.world.given.now, timedelta(days=item.rule.tag.ttl_days)
         for row, because in zip(rows.tolist(), self._because(item, rows), strict=True):
             reason = CODES[int(self.codes[item.key][row])]
@@ -108,10 +109,14 @@ class Outcome:
         found: list[tuple[str, ...]] = [()] * len(rows)
         for has, tree in ((False, item.enter), (True, item.stay)):
             chosen = np.flatnonzero(held == has)
+            if not len(chosen):
+                continue
             signed = literals(tree)
             texts = [literal_text(leaf, wanted) for leaf, wanted in signed]
             exprs = [literal_expr(leaf, wanted).alias(str(i)) for i, (leaf, wanted) in enumerate(signed)]
-            true = self.world.frame[rows[chosen].tolist()].select(exprs).fill_null(False)
+            frame = self.world.frame
+            those = frame if len(chosen) == frame.height else frame[rows[chosen].tolist()]
+            true = those.select(exprs).fill_null(False)
             for position, values in zip(chosen.tolist(), true.iter_rows(), strict=True):
                 found[position] = tuple(text for text, holds in zip(texts, values, strict=True) if holds)
         return found
@@ -129,7 +134,7 @@ def apply(facts: pl.DataFrame, rules: Sequence[BoundRule], schema: Schema, given
     _check_unique(rules)
     frame = prepare(facts, schema, needed_columns(rules, schema, given.policy))
     answers = derive(frame, rules, given.memory.held)
-    unknown = {item.key: np.asarray(answers[item.key].is_null().to_numpy(), dtype=bool) for item in rules}
+    unknown = _masks(answers.select(pl.all().is_null()))
     world = World(
         frame=frame,
         pseudonyms=tuple(frame[PSEUDONYM].to_list()),
@@ -138,7 +143,11 @@ def apply(facts: pl.DataFrame, rules: Sequence[BoundRule], schema: Schema, given
         given=given,
         unknown=unknown,
     )
-    candidates = {item.key: _candidates(answers, item, unknown[item.key]) for item in rules}
+    true = _masks(answers.select(pl.all().fill_null(False)))
+    candidates = {
+        item.key: true[item.key] | unknown[item.key] if item.rule.on_unknown == "review" else true[item.key]
+        for item in rules
+    }
     codes = run_guards(GUARDS, world, candidates)
     stored = {key: candidates[key] & (codes[key] == 0) for key in candidates}
     contact = run_guards(CONTACT_GUARDS, world, wants_contact(world, stored))
@@ -154,8 +163,9 @@ def run_guards(guards: Sequence[tuple[int, Guard]], world: World, candidates: Ma
             if REASONS[code].guard != number:
                 raise Bug("tag-guard", what=f"guard {number} gave the reason {code}, which is another guard's")
             hit = alive[key] & mask
-            codes[key][hit] = INDEX[code]
-            alive[key] &= ~hit
+            if hit.any():
+                codes[key][hit] = INDEX[code]
+                alive[key] ^= hit
     return codes
 
 
@@ -205,15 +215,19 @@ def needed_columns(rules: Sequence[BoundRule], schema: Schema, policy: TagPolicy
     return tuple(dict.fromkeys(wanted))
 
 
-def _candidates(answers: pl.DataFrame, item: BoundRule, unknown: Mask) -> Mask:
-    true = np.asarray(answers[item.key].fill_null(False).to_numpy(), dtype=bool)
-    return true | unknown if item.rule.on_unknown == "review" else true
+def _masks(frame: pl.DataFrame) -> dict[str, Mask]:
+    """Boolean columns without nulls as arrays, by name."""
+    return {column.name: np.asarray(column.to_numpy(), dtype=bool) for column in frame.iter_columns()}
 
 
 def _state_of(code: str) -> State:
     if not code:
         return "stored"
     return "waiting" if REASONS[code].effect == "waiting" else "blocked"
+
+
+# Whether a reason code means the state.
+_IN_STATE: Mapping[State, Mask] = {state: np.array([_state_of(code) == state for code in CODES]) for state in STATES}
 
 
 def _check_unique(rules: Sequence[BoundRule]) -> None:

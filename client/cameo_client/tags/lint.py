@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import date
 
 from cameo_client.tags import lint_pack
-from cameo_client.tags.bind import BoundRule, bind_rule, predicate
+from cameo_client.tags.bind import BoundRule, bind_rule
 from cameo_client.tags.finding import Fault, Finding, Level, errors, refuse
 from cameo_client.tags.pack import REVIEW_ORDER, Pack, Review, Rule, parse_pack
-from cameo_client.tags.predicate import columns
+from cameo_client.tags.predicate import columns, parse
 from cameo_client.tags.regions import false_boxes, true_boxes
 from cameo_client.tags.schema import SENSITIVITY_ORDER, Schema
 from cameo_client.tags.strict_yaml import Document
-from cameo_client.tags.typecheck import check_value
+from cameo_client.tags.typecheck import check, check_value
 from cameo_client.tags.wording import banned_phrase, placeholders, stray_brace
 
 # Never a reason for a tag, whatever a catalogue offers: what people can pay, spend or are insured for.
@@ -48,11 +48,12 @@ def lint(
         try:
             item = bind_rule(rule, pack, schema, pack_sha256=digest)
         except Fault as fault:
-            findings.append(_at(document, file, index, rule, _field_of(rule, schema, fault), "error", fault))
+            for field, remark in _unbound(rule, schema, fault):
+                findings.append(_at(document, file, index, rule, field, "error", remark))
             continue
         bound.append(item)
-        for check in RULE_CHECKS:
-            for field, level, remark in check(Subject(item, schema, today)):
+        for rule_check in RULE_CHECKS:
+            for field, level, remark in rule_check(Subject(item, schema, today)):
                 findings.append(_at(document, file, index, rule, field, level, remark))
     if pack.pack.facts_schema != schema.id:
         remark = Fault("schema-mismatch", f"the pack is for {pack.pack.facts_schema}, the facts are {schema.id}",
@@ -80,17 +81,17 @@ def _at(document: Document, file: str, index: int, rule: Rule, field: str, level
     return Finding(file=file, line=line, code=fault.code, what=fault.what, do=fault.do, level=level, rule=rule.id)
 
 
-def _field_of(rule: Rule, schema: Schema, fault: Fault) -> str:
-    """Which field a fault of binding belongs to: the first that does not pass on its own."""
-    if fault.code.startswith("hysteresis"):
-        return "hysteresis"
+def _unbound(rule: Rule, schema: Schema, fault: Fault) -> Iterator[tuple[str, Fault]]:
+    """Every fault of the predicates of a rule that does not bind; without one it is `fault`, of the hysteresis."""
+    found: list[tuple[str, Fault]] = []
     for field, text in (("when", rule.when), ("unless", rule.unless)):
+        if field == "unless" and not text.strip():
+            continue
         try:
-            if text.strip() or field == "when":
-                predicate(text, schema)
-        except Fault:
-            return field
-    return "hysteresis"
+            found += [(field, one) for one in check(parse(text), schema)]
+        except Fault as one:
+            found.append((field, one))
+    yield from found or [("hysteresis", fault)]
 
 
 def _logic(about: Subject) -> Iterator[Remark]:

@@ -13,6 +13,8 @@ from cameo_client.tags.schema import Schema
 
 Remark = tuple[str, Level, Fault]
 Boxes = list[dict[str, Region]]
+# 500 rules of two alternatives each are half of this; a hostile pack would need a thousand times as many.
+MAX_BOX_PAIRS = 1_000_000
 
 
 def check(pack: Pack, bound: Sequence[BoundRule], schema: Schema, previous: Pack | None) -> Iterator[Remark]:
@@ -41,7 +43,15 @@ def _pairs(bound: Sequence[BoundRule], schema: Schema) -> Iterator[Remark]:
         found = true_boxes(item.enter, schema)
         if found:
             boxes.append((item, found))
+    left = MAX_BOX_PAIRS
     for (one, ones), (two, twos) in combinations(boxes, 2):
+        left -= len(ones) * len(twos)
+        if left < 0:
+            yield one.rule.id, "error", Fault(
+                "pack-too-entangled", "too many rules with too many alternatives to hold them against each other",
+                "split the pack, or write rules with fewer ORs",
+            )  # fmt: skip
+            return
         same_group = one.rule.exclusive_group is not None and one.rule.exclusive_group == two.rule.exclusive_group
         if same_group:
             yield from _group(one, ones, two, twos)
