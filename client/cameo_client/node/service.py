@@ -146,35 +146,15 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
     Published models are scored and turned into tags here, after the coordinator has its answer, so that nothing
     about the patients shows in when or what the node answers.
     """
-    from cameo_client.flower.agent import AgentState, run_agent
-    from cameo_client.flower.keys import NodeKeys
-    from cameo_client.home import load_node_key
-    from cameo_client.tagging import tag_patients
-
     with ExitStack() as stack:
         stack.enter_context(alone(home))
         node = open_node(home, stack)
-        key = load_node_key(home)
+        state, upkeep = NodeState.load(home), Upkeep(home, say, _now, random.random)
         failure: list[CameoError] = []
-
-        state = NodeState.load(home)
-        upkeep = Upkeep(home, say, _now, random.random)
-
-        def on_state(agent: AgentState, node_id: int) -> None:
-            upkeep.heard(agent.value)
-            state.update(agent=agent.value, node_id=node_id or state.node_id)
 
         def serve() -> None:
             try:
-                run_agent(
-                    node.federation.address,
-                    node.federation.ca_pem.encode(),
-                    NodeKeys(key, key.public_key()),
-                    node.hospital.handle,
-                    stop,
-                    on_state,
-                    node_id=state.node_id or None,
-                )
+                _serve(home, node, state, upkeep, stop)
             except CameoError as error:
                 failure.append(error)
                 stop.set()
@@ -183,15 +163,7 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
         for thread in threads:
             thread.start()
         try:
-            while not stop.is_set():
-                try:
-                    run = node.published.get(timeout=WAKE_S)
-                except queue.Empty:
-                    continue
-                work = partial(tag_patients, home, node.local(), node.consents, run, _now())
-                state.update(tags=_tag(work, run, say))
-                if not state.tags["error"]:
-                    node.audit.note("tags-applied", who=NODE, about=run)
+            _tag_published(home, node, state, stop, say)
         finally:
             stop.set()
             upkeep.wake()
@@ -199,6 +171,45 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
                 thread.join()
         for error in (*failure, *([upkeep.ended] if upkeep.ended else [])):
             raise error
+
+
+def _serve(home: NodeHome, node: Node, state: NodeState, upkeep: Upkeep, stop: threading.Event) -> None:
+    """Answer the coordinator until `stop` is set."""
+    from cameo_client.flower.agent import AgentState, run_agent
+    from cameo_client.flower.keys import NodeKeys
+    from cameo_client.home import load_node_key
+
+    def on_state(agent: AgentState, node_id: int) -> None:
+        upkeep.heard(agent.value)
+        state.update(agent=agent.value, node_id=node_id or state.node_id)
+
+    key = load_node_key(home)
+    run_agent(
+        node.federation.address,
+        node.federation.ca_pem.encode(),
+        NodeKeys(key, key.public_key()),
+        node.hospital.handle,
+        stop,
+        on_state,
+        node_id=state.node_id or None,
+    )
+
+
+def _tag_published(
+    home: NodeHome, node: Node, state: NodeState, stop: threading.Event, say: Callable[[str], None]
+) -> None:
+    """Score and tag each published model, until `stop` is set."""
+    from cameo_client.tagging import tag_patients
+
+    while not stop.is_set():
+        try:
+            run = node.published.get(timeout=WAKE_S)
+        except queue.Empty:
+            continue
+        work = partial(tag_patients, home, node.local(), node.consents, run, _now())
+        state.update(tags=_tag(work, run, say))
+        if not state.tags["error"]:
+            node.audit.note("tags-applied", who=NODE, about=run)
 
 
 def _tag(work: Callable[[], object], run: str, say: Callable[[str], None]) -> dict[str, str]:
