@@ -9,8 +9,10 @@ import hashlib
 import logging
 import time
 import traceback
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from cameo_protocol.quiet import quiet_flower
 
@@ -23,6 +25,7 @@ from flwr.serverapp import Grid, ServerApp  # noqa: E402
 from cameo_protocol.errors import Bug, CameoError, ExitCode, OperatorError  # noqa: E402
 from cameo_protocol.facts import feature_names  # noqa: E402
 from cameo_protocol.plan import RunPlan, parse_plan  # noqa: E402
+from cameo_server.audit import COORDINATOR, open_audit  # noqa: E402
 from cameo_server.definitions import read_catalogue  # noqa: E402
 from cameo_server.flower.exchange import Exchange  # noqa: E402
 from cameo_server.home import CoordinatorHome, load_ed25519, open_home  # noqa: E402
@@ -54,7 +57,10 @@ def main(grid: Grid, context: Context) -> None:
             plan = _plan(store, str(config["plan-sha256"]))
             with open_control(home) as control:
                 nodes = node_ids(home, control, plan)
-            drive(Exchange(grid), home, store, run, plan, nodes)
+            try:
+                drive(Exchange(grid), home, store, run, plan, nodes)
+            finally:
+                note_end(home, run, store.events())
     except CameoError as error:
         log.error("run %s stopped: %s", run, error)
         _say_stopped(store, error)
@@ -98,6 +104,19 @@ def drive(
         audit=lambda: require(home, plan),
     )
     driver.execute()
+
+
+def note_end(home: CoordinatorHome, run: str, events: Iterable[dict[str, Any]]) -> None:
+    """Write down, once, how a run ended and whose audit log was found cut, as its events say."""
+    with open_audit(home) as log:
+        for event in events:
+            match event:
+                case {"event": "audit-log-cut", "site": site}:
+                    log.note_if_new("site-log-cut-noticed", who=COORDINATOR, about=site, run=run)
+                case {"event": "published"}:
+                    log.note_if_new("models-released", who=COORDINATOR, about=run)
+                case {"event": "stopped", "code": code}:
+                    log.note_if_new("run-stopped", who=COORDINATOR, about=run, code=code)
 
 
 def members_left(home: CoordinatorHome, plan: RunPlan) -> frozenset[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cameo_client.cli import consent, data, enrolling, joining, node, officer, tags, watching
+from cameo_client.cli import audit, consent, data, enrolling, joining, node, officer, page, tags, watching
 from cameo_protocol.console import execute, new_app
 
 app = new_app(
@@ -19,10 +19,12 @@ enrolling.register(app)
 joining.register(app)
 node.register(app)
 watching.register(app)
+page.register(app)
 app.add_typer(data.app, name="data")
 app.add_typer(consent.app, name="consent")
 app.add_typer(tags.app, name="tags")
 app.add_typer(officer.app, name="policy")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ def import_(
     Example:
       cameo-node consent import consents.csv
     """
+    from cameo_client.audit import note
     from cameo_client.consent import exchange, fhir
     from cameo_client.home import load_pseudonym_key, open_home
 
@@ -44,6 +45,7 @@ def import_(
     with _store(home) as store:
         count = store.add(records, now=datetime.now(UTC))
     removed = _enforce(place.tags, home)
+    note(place, "consent-imported", about=file.name)
     emit({"imported": count, "tags_removed": removed}, as_json, lambda: f"{count} decisions imported")
 
 
@@ -140,6 +142,7 @@ def withdraw(
     Example:
       cameo-node consent withdraw 0f3a… --scope model_training
     """
+    from cameo_client.audit import note
     from cameo_client.consent.records import METHODS, NOTICE, SCOPES, ConsentRecord
     from cameo_client.home import open_home
     from cameo_protocol.errors import OperatorError
@@ -162,6 +165,7 @@ def withdraw(
     with _store(home) as store:
         store.add(records, now=now)
     removed = _enforce(open_home(home).tags, home)
+    note(open_home(home), "consent-withdrawn", about=" ".join(scopes))
     emit(
         {"pseudonym": pseudonym, "withdrawn": scopes, "tags_removed": removed},
         as_json,
@@ -184,11 +188,15 @@ def purge(
     Example:
       cameo-node consent purge --before 2020-01-01
     """
+    from cameo_client.audit import note
     from cameo_client.consent.exchange import iso
+    from cameo_client.home import open_home
 
     with _store(home) as store:
         decisions, uses = store.purge(_day(before), now=datetime.now(UTC)) if before else (0, 0)
         log = [vars(one) | {"at": iso(one.at), "before": iso(one.before)} for one in store.purges()]
+    if before:
+        note(open_home(home), "consent-purged", about=before)
 
     def text() -> str:
         if before:

@@ -19,6 +19,7 @@ from cameo_protocol.plan import parse_plan
 from cameo_protocol.privacy.plan_check import check_plan
 from cameo_server import enrolment, pki
 from cameo_server.api.guard import peer_certificate
+from cameo_server.audit import note
 from cameo_server.home import CoordinatorHome, load_config
 from cameo_server.launch import follow, start_run, stop_run
 from cameo_server.membership import list_sites, load_certificate, plan_key, public_key, roster
@@ -54,6 +55,7 @@ class EnrollmentService(EnrollmentServicer):
             request.request_proof,
             self._at.now(),
         )
+        note(self._at.home, "site-knocked", who=card.name, about=card.name, fingerprint=card.fingerprint())
         return pb.EnrollReply(fingerprint=card.fingerprint())
 
     def Collect(self, request: pb.CollectRequest, context: grpc.ServicerContext) -> pb.CollectReply:
@@ -89,6 +91,7 @@ class OperatorService(OperatorServicer):
         """See operator.proto."""
         home = self._at.home
         token, expires = enrolment.invite(home, request.name, request.ttl_seconds, self._at.now(), self._at.random)
+        self._note(context, "site-invited", request.name)
         until = datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return pb.InviteSiteReply(token=token, expires=until, address=load_config(home).join_address)
 
@@ -101,11 +104,14 @@ class OperatorService(OperatorServicer):
     def ApproveSite(self, request: pb.ApproveSiteRequest, context: grpc.ServicerContext) -> pb.Site:
         """See operator.proto."""
         state = enrolment.approve(self._at.home, request.name, request.fingerprint, self._at.now())
+        self._note(context, "site-approved", request.name, fingerprint=state.fingerprint)
         return _site(state, False)
 
     def RevokeSite(self, request: pb.RevokeSiteRequest, context: grpc.ServicerContext) -> pb.Site:
         """See operator.proto."""
-        return _site(enrolment.revoke(self._at.home, request.name, self._at.now()), False)
+        state = enrolment.revoke(self._at.home, request.name, self._at.now())
+        self._note(context, "site-revoked", request.name, fingerprint=state.fingerprint)
+        return _site(state, False)
 
     def RenewCertificate(
         self, request: pb.RenewCertificateRequest, context: grpc.ServicerContext
@@ -113,6 +119,7 @@ class OperatorService(OperatorServicer):
         """See operator.proto."""
         holder = enrolment.check_holder(self._at.home, peer_certificate(context))
         pem = enrolment.renew(self._at.home, holder, request.request_pem, self._at.now())
+        self._note(context, "certificate-renewed", holder.name)
         return pb.RenewCertificateReply(certificate_pem=pem)
 
     def GetFederation(self, request: pb.GetFederationRequest, context: grpc.ServicerContext) -> pb.GetFederationReply:
@@ -140,7 +147,9 @@ class OperatorService(OperatorServicer):
                 what=f"the plan names {', '.join(strangers)}, which the roster does not have with that key",
                 do="compose the plan again for the present roster: cameo plan",
             )
-        return pb.StartRunReply(run=start_run(self._at.home, plan))
+        run = start_run(self._at.home, plan)
+        self._note(context, "run-started", run, plan=plan.plan_id())
+        return pb.StartRunReply(run=run)
 
     def ListRuns(self, request: pb.ListRunsRequest, context: grpc.ServicerContext) -> pb.ListRunsReply:
         """See operator.proto."""
@@ -168,7 +177,14 @@ class OperatorService(OperatorServicer):
     def StopRun(self, request: pb.StopRunRequest, context: grpc.ServicerContext) -> pb.StopRunReply:
         """See operator.proto."""
         store = open_store(self._at.home, request.run)
-        return pb.StopRunReply(stopped=stop_run(store))
+        stopped = stop_run(store)
+        if stopped:
+            self._note(context, "run-stop-asked", request.run)
+        return pb.StopRunReply(stopped=stopped)
+
+    def _note(self, context: grpc.ServicerContext, kind: str, about: str, **facts: str) -> None:
+        """Write down what a person, by the name on the certificate, has done."""
+        note(self._at.home, kind, who=pki.holder_of(peer_certificate(context)).name, about=about, **facts)
 
 
 def _site(state: enrolment.SiteState, online: bool) -> pb.Site:

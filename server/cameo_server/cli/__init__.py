@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cameo_server.cli import coordinator, following, people, runs, site
+from cameo_server.cli import audit_log, coordinator, following, people, runs, site
 
 if TYPE_CHECKING:
     from cameo_server.run.release_gate import Auditor
@@ -19,3 +19,4 @@ def register(app: typer.Typer, auditor: Auditor) -> None:
     app.add_typer(people.app, name="person")
     runs.register(app, auditor)
     following.register(app)
+    audit_log.register(app)

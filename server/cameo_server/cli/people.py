@@ -35,12 +35,15 @@ def add(
     """
     from cameo_protocol.errors import OperatorError
     from cameo_server.api.client import make_profile
+    from cameo_server.audit import note
     from cameo_server.enrolment import check_name
     from cameo_server.home import open_home
 
     if out.exists():
         raise OperatorError("folder-exists", what=f"{out} exists already", do="choose another --out")
-    profile = make_profile(open_home(home), out.absolute(), check_name(name), role, datetime.now(UTC))
+    place = open_home(home)
+    profile = make_profile(place, out.absolute(), check_name(name), role, datetime.now(UTC))
+    note(place, "person-added", about=name, role=role)
     value = {"name": name, "role": role, "profile": str(profile.folder), "address": profile.address}
     emit(value, as_json, lambda: f"{name} is {role}: {out}\nNext, on that person's machine: cameo runs --profile {out}")
 
@@ -55,8 +58,11 @@ def revoke(
     Example:
       cameo person revoke maria
     """
+    from cameo_server.audit import note
     from cameo_server.enrolment import revoke_person
     from cameo_server.home import open_home
 
-    count = revoke_person(open_home(home), name, datetime.now(UTC))
+    place = open_home(home)
+    count = revoke_person(place, name, datetime.now(UTC))
+    note(place, "person-revoked", about=name)
     emit({"name": name, "certificates": count}, as_json, lambda: f"{count} certificate(s) of {name} revoked")

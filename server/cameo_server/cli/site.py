@@ -29,10 +29,13 @@ def add(
     Example:
       cameo site add public.json
     """
+    from cameo_server.audit import note
     from cameo_server.home import open_home, read_file
     from cameo_server.membership import add_site
 
-    member = add_site(open_home(home), read_file(file), datetime.now(UTC))
+    place = open_home(home)
+    member = add_site(place, read_file(file), datetime.now(UTC))
+    note(place, "site-added", about=member.name, fingerprint=member.fingerprint())
     emit(
         {**asdict(member), "fingerprint": member.fingerprint()},
         as_json,
@@ -220,10 +223,13 @@ def remove(
     Example:
       cameo site remove hospital-c
     """
+    from cameo_server.audit import note
     from cameo_server.home import open_home
     from cameo_server.membership import remove_site
 
-    member = remove_site(open_home(home), name, datetime.now(UTC))
+    place = open_home(home)
+    member = remove_site(place, name, datetime.now(UTC))
+    note(place, "site-revoked", about=name, fingerprint=member.fingerprint())
     emit(
         {"name": member.name, "index": member.index, "fingerprint": member.fingerprint()},
         as_json,

@@ -9,7 +9,8 @@ from pathlib import Path
 from cameo_protocol.errors import OperatorError, Reject
 from cameo_protocol.heads import LedgerHead, newer
 from cameo_protocol.plan import RunPlan
-from cameo_server.home import write_file
+from cameo_server.home import CoordinatorHome, write_file
+from cameo_server.membership import roster
 
 
 class Heads:
@@ -45,14 +46,29 @@ class Heads:
             write_file(self._path, json.dumps(rows, indent=1).encode())
 
     def _read(self) -> dict[bytes, bytes]:
-        if self._path is None or not self._path.exists():
-            return {}
-        try:
-            rows = {bytes.fromhex(k): bytes.fromhex(v) for k, v in json.loads(self._path.read_bytes()).items()}
-        except (OSError, ValueError, AttributeError, TypeError):
-            raise OperatorError(
-                "heads-unreadable",
-                what=f"{self._path} cannot be read",
-                do="restore it from a backup, or remove it: hospitals tell each other's heads again",
-            ) from None
-        return newer({}, rows)
+        return {} if self._path is None else _load(self._path)
+
+
+def read_heads(home: CoordinatorHome) -> list[dict[str, str]]:
+    """The newest head of each hospital of the roster that has told one: site, and its audit log's hash (64 hex)."""
+    known = _load(home.heads)
+    rows = []
+    for site in roster(home):
+        key = bytes.fromhex(site.identity)
+        if key in known:
+            rows.append({"site": site.name, "audit": LedgerHead.open(known[key], key).audit.hex()})
+    return rows
+
+
+def _load(path: Path) -> dict[bytes, bytes]:
+    if not path.exists():
+        return {}
+    try:
+        rows = {bytes.fromhex(k): bytes.fromhex(v) for k, v in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        raise OperatorError(
+            "heads-unreadable",
+            what=f"{path} cannot be read",
+            do="restore it from a backup, or remove it: hospitals tell each other's heads again",
+        ) from None
+    return newer({}, rows)
