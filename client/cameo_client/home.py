@@ -138,6 +138,11 @@ class NodeHome:
         return self.root / "audit.sqlite"
 
     @property
+    def roles(self) -> Path:
+        """roles.yaml: the officer's list of who may do what with tags."""
+        return self.root / "roles.yaml"
+
+    @property
     def receipt(self) -> Path:
         """The newest head of the audit log that the coordinator has countersigned."""
         return self.root / "audit-receipt.cbor"

@@ -5,6 +5,7 @@ The second of three places that handle patient rows (training, scoring, tags). N
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from cameo_protocol.errors import OperatorError
 from cameo_protocol.plan import RiskTask
 
 MODEL_VERSION = 1
+GAP = 0.1  # a tenth: the width of the bands in which a probability is said
 OWN_PACKS, OWN_POLICY = "packs", "tags-policy.yaml"
 
 
@@ -92,10 +94,29 @@ def model_columns(published: PublishedModels, local: LocalData) -> tuple[dict[st
                 model_id=bundle.sha256(),
                 released=released,
                 round=bundle.facts.round,
-                calibrated=bundle.facts.recalibrated,
+                audited=audited(published.card),
+                calibrated=bundle.facts.recalibrated or calibrated(published.card, bundle.facts.task.name),
             )
         )
     return columns, models
+
+
+def audited(card: Mapping[str, Any]) -> bool:
+    """Whether the signed card names a privacy audit of the recipe that passed."""
+    audit = card.get("audit")
+    return isinstance(audit, Mapping) and audit.get("passed") is True
+
+
+def calibrated(card: Mapping[str, Any], task: str) -> bool:
+    """Whether the card's evaluation finds prevalence and mean score of a risk task at most `GAP` apart.
+
+    Not evaluated, or drowned in noise: not calibrated, since nobody knows.
+    """
+    evaluation = card.get("evaluation")
+    figures = evaluation.get(task) if isinstance(evaluation, Mapping) else None
+    gap = figures.get("gap") if isinstance(figures, Mapping) else None
+    value = gap.get("value") if isinstance(gap, Mapping) else None
+    return isinstance(value, int | float) and abs(value) <= GAP
 
 
 def pack_paths(home: NodeHome, catalogue: str) -> tuple[Path, ...]:

@@ -66,21 +66,34 @@ def examples(packs: Packs = None, catalogue: CatalogueName = None, home: Home = 
 
 
 def diff(
-    old: Annotated[Path, typer.Argument(metavar="OLD", hidden=True)],
-    new: Annotated[Path, typer.Argument(metavar="NEW", hidden=True)],
+    old: Annotated[str, typer.Argument(metavar="OLD", hidden=True)],
+    new: Annotated[str, typer.Argument(metavar="NEW", hidden=True)],
+    models: Annotated[
+        bool, typer.Option("--models", help="OLD and NEW are runs: what their models alone change in the tags.")
+    ] = False,
+    person: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="With --models: who asks; roles.yaml says who may.")
+    ] = None,
+    home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """What changed between the packs OLD and NEW, rule by rule.
+    """What changed between the packs OLD and NEW, rule by rule; or between the models of two runs.
 
     Exit code 2 when the logic of a rule changed but not its version.
 
     \b
     Example:
       cameo-node tags diff old.yaml new.yaml
+      cameo-node tags diff --models RUN1 RUN2 --as "C. Operator"
     """
     from cameo_client.tags.author import diff as compare
 
-    _tell(compare(old, new), as_json)
+    if models:
+        from cameo_client.cli.tags import compare_models
+
+        compare_models(old, new, person, home, as_json)
+    else:
+        _tell(compare(Path(old), Path(new)), as_json)
 
 
 def audit_pack(

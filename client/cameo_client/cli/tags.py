@@ -6,84 +6,97 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cameo_client.cli import packs
+from cameo_client.cli import packs, tags_out
 from cameo_client.cli.options import AsJson, Home
 from cameo_protocol.console import emit, new_app
 
 if TYPE_CHECKING:
+    from cameo_client.tags import roles
     from cameo_client.tags.desk import Ward
     from cameo_client.tags.store import TagStore
 
 app = new_app("Rule packs and tags.")
 packs.register(app)
-Person = Annotated[str, typer.Option("--as", metavar="NAME", help="Who decides or takes; it goes into the log.")]
+Person = Annotated[
+    str, typer.Option("--as", metavar="NAME", help="Who asks, decides or takes; roles.yaml says who may. It is logged.")
+]
 
 
 @app.command(name="dry-run")
-def dry_run(home: Home = None, as_json: AsJson = False) -> None:
-    """What `tags apply` would change. Nothing is written.
+def dry_run(person: Person, home: Home = None, as_json: AsJson = False) -> None:
+    """What `tags apply` would change, and whom each rule reaches. No tag is written.
 
     \b
     Example:
-      cameo-node tags dry-run
+      cameo-node tags dry-run --as "C. Operator"
     """
     from cameo_client.tags import desk
 
+    _require(home, person, "dry-run")
     with _open(home) as (paths, ward, store):
         _tell(desk.dry_run(paths, ward, store), as_json)
 
 
 @app.command()
-def apply(home: Home = None, as_json: AsJson = False) -> None:
+def apply(person: Person, home: Home = None, as_json: AsJson = False) -> None:
     """Score the patients with the newest models and write their tags.
 
     The running node does this by itself whenever a model is published.
 
     \b
     Example:
-      cameo-node tags apply
+      cameo-node tags apply --as "C. Operator"
     """
     from cameo_client.tags import desk
 
+    _require(home, person, "apply")
     with _open(home) as (paths, ward, store):
         _tell(desk.apply_packs(paths, ward, store)[1], as_json)
 
 
 @app.command()
 def explain(
+    person: Person,
     pseudonym: Annotated[str, typer.Argument(metavar="PSEUDONYM", hidden=True)],
     tag: Annotated[str, typer.Argument(metavar="TAG", hidden=True)],
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Why PSEUDONYM has TAG, or why not.
+    """Why PSEUDONYM has TAG, or why not, in the staff's words and in the patient's.
 
     \b
     Example:
-      cameo-node tags explain 0f3a… t2d-risk-high
+      cameo-node tags explain 0f3a… t2d-risk-high --as "D. Desk"
     """
     from cameo_client.tags import desk
 
+    _require(home, person, "explain")
     with _open(home) as (paths, ward, store):
-        _tell(desk.explain(paths, ward, store, pseudonym, tag), as_json)
+        answer = desk.explain(paths, ward, store, pseudonym, tag)
+        store.log_access(person, "explained", [(pseudonym, tag)], ward.now)
+    _tell(answer, as_json)
 
 
 @app.command()
-def queue(home: Home = None, as_json: AsJson = False) -> None:
+def queue(person: Person, home: Home = None, as_json: AsJson = False) -> None:
     """The tags that wait for a person's decision.
 
     \b
     Example:
-      cameo-node tags queue
+      cameo-node tags queue --as "A. Nurse"
     """
     from cameo_client.tags import desk
 
+    _require(home, person, "queue")
+    now = datetime.now(UTC)
     with _store(home) as store:
-        _tell(desk.queue(store, datetime.now(UTC)), as_json)
+        answer = desk.queue(store, now)
+        store.log_access(person, "queue", [(row["pseudonym"], row["tag"]) for row in answer["waiting"]], now)
+    _tell(answer, as_json)
 
 
 @app.command()
@@ -119,11 +132,12 @@ def approve(
             what="give either PSEUDONYM and TAG, or --pack alone",
             do="cameo-node tags approve --help",
         )
+    owns = _require(home, person, "approve" if pack is None else "approve-pack").owns
     with _store(home) as store:
         if pack is not None:
-            answer = desk.approve_pack(store, pack, catalogue_of(open_home(home)), person, now)
+            answer = desk.approve_pack(store, pack, catalogue_of(open_home(home)), person, now, owns=owns)
         else:
-            answer = desk.approve(store, pseudonym or "", tag or "", person, now, reject=reject)
+            answer = desk.approve(store, pseudonym or "", tag or "", person, now, reject=reject, owns=owns)
     _tell(answer, as_json)
 
 
@@ -144,46 +158,13 @@ def approve_pack(person: Person, home: Home = None, as_json: AsJson = False) -> 
     from cameo_client.tags.render import text
 
     place = open_home(home)
-    facts = catalogue_of(place)
+    owns = _require(home, person, "approve-pack").owns
+    facts, now = catalogue_of(place), datetime.now(UTC)
     with _store(home) as store:
         answers = [
-            desk.approve_pack(store, path, facts, person, datetime.now(UTC)) for path in pack_paths(place, facts.id)
+            desk.approve_pack(store, path, facts, person, now, owns=owns) for path in pack_paths(place, facts.id)
         ]
     emit({"packs": answers}, as_json, lambda: "\n".join(map(text, answers)))
-
-
-@app.command()
-def export(
-    person: Person,
-    out: Annotated[Path | None, typer.Argument(metavar="[FILE]", hidden=True)] = None,
-    form: Annotated[Literal["csv", "parquet"], typer.Option("--format", help="csv or parquet.")] = "csv",
-    counts: Annotated[bool, typer.Option("--counts", help="Only counts: below 11 hidden, rounded to 5.")] = False,
-    home: Home = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the stored tags into FILE, or show counts.
-
-    For people and systems inside the hospital. Who took what is logged; more than 100,000 rows a day are refused.
-
-    \b
-    Example:
-      cameo-node tags export tags.csv --as "A. Nurse"
-      cameo-node tags export --counts --as "A. Nurse"
-    """
-    from cameo_client.home import PRIVATE, write_file
-    from cameo_client.tags import desk
-    from cameo_protocol.errors import OperatorError
-
-    now = datetime.now(UTC)
-    if counts == (out is not None):
-        raise OperatorError("option-invalid", what="give either FILE or --counts", do="cameo-node tags export --help")
-    with _store(home) as store:
-        if out is None:
-            answer = desk.export_counts(store, person, now)
-        else:
-            data, answer = desk.export_rows(store, person, now, form=form)
-            write_file(out.absolute(), data, PRIVATE)
-    _tell(answer, as_json)
 
 
 @app.command(name="enforce-consent")
@@ -211,9 +192,26 @@ def enforce(home: Path | None) -> dict[str, Any]:
         return desk.enforce_consent(store, consents, tag_policy(place), datetime.now(UTC))
 
 
+def compare_models(old: str, new: str, person: str | None, home: Path | None, as_json: bool) -> None:
+    """`tags diff --models`: the same patients and rules with the models of two runs."""
+    from cameo_client.tags import desk
+
+    _require(home, person or "", "diff-models")
+    with _open(home, new) as (paths, after, store), _open(home, old) as (_, before, _):
+        _tell(desk.diff_models(paths, desk.Ward(**{**vars(before), "now": after.now}), after, store), as_json)
+
+
+def _require(home: Path | None, person: str, action: str) -> roles.Person:
+    """Refuse a person whose roles do not allow the action, before anything is read."""
+    from cameo_client.home import open_home
+    from cameo_client.tags import roles
+
+    return roles.require(roles.load_roles(open_home(home).roles), person, action)
+
+
 @contextmanager
-def _open(home: Path | None) -> Iterator[tuple[tuple[Path, ...], Ward, TagStore]]:
-    """Packs, patients and store. The patients are read and scored here."""
+def _open(home: Path | None, run: str | None = None) -> Iterator[tuple[tuple[Path, ...], Ward, TagStore]]:
+    """Packs, patients and store. The patients are read and scored here, with the models of a run or the newest."""
     from cameo_client.consent.store import ConsentStore
     from cameo_client.home import open_home
     from cameo_client.node.study import load_local
@@ -222,7 +220,7 @@ def _open(home: Path | None) -> Iterator[tuple[tuple[Path, ...], Ward, TagStore]
     place, now = open_home(home), datetime.now(UTC)
     local = load_local(place, today=now.date())
     with ConsentStore.open(place.consent) as consents, _store(home) as store:
-        yield pack_paths(place, local.catalogue.id), open_ward(place, local, consents, None, now), store
+        yield pack_paths(place, local.catalogue.id), open_ward(place, local, consents, run, now), store
 
 
 @contextmanager
@@ -238,3 +236,6 @@ def _tell(answer: dict[str, Any], as_json: bool) -> None:
     from cameo_client.tags.render import text
 
     emit(answer, as_json, lambda: text(answer))
+
+
+tags_out.register(app)

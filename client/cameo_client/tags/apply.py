@@ -208,6 +208,7 @@ def needed_columns(rules: Sequence[BoundRule], schema: Schema, policy: TagPolicy
     """Every column that rules and guards read and that the schema has."""
     wanted = [name for item in rules for name in item.columns]
     guard_columns = [*policy.flags.values(), *policy.fairness.columns, policy.age_column]
+    guard_columns += [policy.quiet.column] if policy.quiet.column else []
     for situation in policy.situations:
         tree = situation.tree(schema)
         guard_columns += columns(tree) if tree is not None else ()

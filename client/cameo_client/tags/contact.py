@@ -10,6 +10,7 @@ from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import polars as pl
 
 from cameo_client.tags.bind import BoundRule
 from cameo_client.tags.guards import Alive, Failure, Guard
@@ -41,13 +42,11 @@ def contact_cap(world: World, alive: Alive) -> Iterator[Failure]:
 
 
 def quiet_hours(world: World, alive: Alive) -> Iterator[Failure]:
-    """11: no message at night in the policy's zone, safety messages excepted."""
-    quiet = world.given.policy.quiet
-    if not quiet.covers(world.given.now.astimezone(ZoneInfo(quiet.zone)).time()):
-        return
+    """11: no message at night in the patient's zone, safety messages excepted."""
+    asleep = _asleep(world)
     for item in world.rules:
         if item.key in alive and item.rule.contact != "safety":
-            yield item.key, "quiet-hours", np.ones(len(world.pseudonyms), dtype=bool)
+            yield item.key, "quiet-hours", asleep
 
 
 CONTACT_GUARDS: tuple[tuple[int, Guard], ...] = ((10, contact_cap), (11, quiet_hours))
@@ -75,6 +74,21 @@ def _choose(world: World, ranked: Sequence[BoundRule], wanted: Alive) -> dict[st
     for item in ranked:
         place(item, wanted[item.key] & ~sent[item.key] & (used < limit))
     return sent
+
+
+def _asleep(world: World) -> Mask:
+    """Rows of patients for whom it is night: in the zone that their fact means, else in the hospital's."""
+    quiet, now = world.given.policy.quiet, world.given.now
+
+    def night(zone: str) -> bool:
+        return quiet.covers(now.astimezone(ZoneInfo(zone)).time())
+
+    rows = np.full(len(world.pseudonyms), night(quiet.zone))
+    if quiet.column is not None and quiet.column in world.frame.columns:
+        values = world.frame[quiet.column].cast(pl.String)
+        for value, zone in quiet.zones.items():
+            rows[np.asarray((values == value).fill_null(False).to_numpy(), dtype=bool)] = night(zone)
+    return rows
 
 
 def _order(item: BoundRule) -> tuple[int, int, str]:

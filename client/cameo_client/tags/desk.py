@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 
@@ -17,20 +16,20 @@ from cameo_client.consent.store import ConsentStore
 from cameo_client.tags import explain as explaining
 from cameo_client.tags.apply import Outcome, apply, counts
 from cameo_client.tags.author import SCHEMA_VERSION, checked_pack, load_rules
+from cameo_client.tags.bind import BoundRule
 from cameo_client.tags.engine import PSEUDONYM
-from cameo_client.tags.export import aggregate, sha256, to_csv, to_parquet
 from cameo_client.tags.fairness import alerts
 from cameo_client.tags.guards import unobservable
+from cameo_client.tags.incremental import affected, load, marks
 from cameo_client.tags.pack import SCOPE_OF, Rule, Scope
 from cameo_client.tags.policy import TagPolicy
 from cameo_client.tags.record import write
-from cameo_client.tags.schema import ModelInfo
+from cameo_client.tags.rehearsal import changed_by_model, disparity, overlaps, reach
+from cameo_client.tags.schema import ModelInfo, Schema
 from cameo_client.tags.store import StoredTag, TagStore
 from cameo_client.tags.world import Circumstances, Quality
 from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.facts import Catalogue
-
-EXPORT_QUOTA = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +58,11 @@ def quality_of(score: float, hard: bool, pseudonyms: Sequence[str], records: pl.
 
 def evaluate(paths: Sequence[Path], ward: Ward, store: TagStore) -> Outcome:
     """Derive and guard, writing nothing."""
+    schema, rules, given = _inputs(paths, ward, store)
+    return apply(ward.facts, rules, schema, given)
+
+
+def _inputs(paths: Sequence[Path], ward: Ward, store: TagStore) -> tuple[Schema, list[BoundRule], Circumstances]:
     schema, _, rules = load_rules(paths, ward.catalogue, today=ward.now.date())
     given = Circumstances(
         policy=ward.policy,
@@ -70,11 +74,14 @@ def evaluate(paths: Sequence[Path], ward: Ward, store: TagStore) -> Outcome:
         snapshot=ward.snapshot,
         memory=store.memory(ward.policy, ward.now),
     )
-    return apply(ward.facts, rules, schema, given)
+    return schema, rules, given
 
 
 def dry_run(paths: Sequence[Path], ward: Ward, store: TagStore) -> dict[str, Any]:
-    """What `apply` would do: tallies, and how many tags would come and go. Writes nothing, logs no use."""
+    """What `apply` would do: tallies, reach of each rule, overlaps, disparity, and how many tags would come and go.
+
+    Writes nothing, logs no use.
+    """
     outcome = evaluate(paths, ward, store)
     wanted = {(one.pseudonym, one.rule.rule.tag.name): one.state for one in outcome.decisions(("stored", "waiting"))}
     keys = {item.key for item in outcome.world.rules}
@@ -83,6 +90,9 @@ def dry_run(paths: Sequence[Path], ward: Ward, store: TagStore) -> dict[str, Any
         "schema_version": SCHEMA_VERSION,
         "command": "dry-run",
         "tags": [tally.as_dict() for tally in counts(outcome)],
+        "reach": reach(outcome),
+        "overlaps": overlaps(outcome),
+        "disparity": disparity(outcome),
         "fairness": [alert.text() for alert in alerts(outcome)],
         "added": len(wanted.keys() - present.keys()),
         "removed": len(present.keys() - wanted.keys()),
@@ -91,23 +101,39 @@ def dry_run(paths: Sequence[Path], ward: Ward, store: TagStore) -> dict[str, Any
     }
 
 
-def apply_packs(paths: Sequence[Path], ward: Ward, store: TagStore) -> tuple[Outcome, dict[str, Any]]:
+def diff_models(paths: Sequence[Path], old: Ward, new: Ward, store: TagStore) -> dict[str, Any]:
+    """Which tags would change by the model update alone: the same facts, rules and history with either model."""
+    rows = changed_by_model(evaluate(paths, old, store), evaluate(paths, new, store))
+    return {"schema_version": SCHEMA_VERSION, "command": "diff-models", "tags": rows}
+
+
+def apply_packs(
+    paths: Sequence[Path], ward: Ward, store: TagStore, *, changed_only: bool = False
+) -> tuple[Outcome, dict[str, Any]]:
     """Evaluate, log the use in the consent store, then write the tags.
 
+    changed_only: evaluate those patients only for whom something changed since the last evaluation; the tags are the
+    same as after one of everybody, the tallies and the outcome are those of the evaluated.
     Nothing is written, and earlier tags stay until they expire, when the data set's quality is below the floor
     ("quality-too-low", exit code QUALITY) or a pack's content is not approved ("pack-not-approved").
     """
     _require_quality(ward)
-    outcome = evaluate(paths, ward, store)
+    schema, rules, given = _inputs(paths, ward, store)
+    found = marks(ward.facts, rules, schema, given)
+    only = affected(load(store), found, rules, given) if changed_only else None
+    facts = ward.facts if only is None else ward.facts.filter(pl.col(PSEUDONYM).is_in(sorted(only)))
+    outcome = apply(facts, rules, schema, given)
     _require_approved(outcome)
     _log_use(outcome, ward)
-    changes = write(store, outcome)
+    changes = write(store, outcome, only=only, marks=found)
     return outcome, {
         "schema_version": SCHEMA_VERSION,
         "command": "apply",
         **changes,
+        "evaluated": facts.height,
+        "patients": ward.facts.height,
         "tags": [tally.as_dict() for tally in counts(outcome)],
-        "fairness": [alert.text() for alert in alerts(outcome)],
+        "fairness": [alert.text() for alert in alerts(outcome)] if only is None else [],
         "situations_not_observable": list(unobservable(outcome.world)),
     }
 
@@ -152,11 +178,21 @@ def queue(store: TagStore, now: datetime) -> dict[str, Any]:
 
 
 def approve(
-    store: TagStore, pseudonym: str, tag: str, person: str, now: datetime, *, reject: bool = False
+    store: TagStore,
+    pseudonym: str,
+    tag: str,
+    person: str,
+    now: datetime,
+    *,
+    reject: bool = False,
+    owns: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Record one person's verdict on a waiting tag. An approval takes effect at the next apply, after all guards."""
-    _named(person)
-    store.review(pseudonym, tag, person, "rejected" if reject else "approved", now)
+    """Record one person's verdict on a waiting tag. An approval takes effect at the next apply, after all guards.
+
+    owns: the owners of rules for whom the person stands; nobody decides about what is theirs.
+    """
+    named(person)
+    store.review(pseudonym, tag, person, "rejected" if reject else "approved", now, owns)
     return {
         "schema_version": SCHEMA_VERSION,
         "command": "approve",
@@ -167,11 +203,13 @@ def approve(
     }
 
 
-def approve_pack(store: TagStore, path: Path, catalogue: Catalogue, person: str, now: datetime) -> dict[str, Any]:
+def approve_pack(
+    store: TagStore, path: Path, catalogue: Catalogue, person: str, now: datetime, *, owns: Sequence[str] = ()
+) -> dict[str, Any]:
     """Put a pack in force after lint and tests; four eyes: the person owns none of its rules."""
-    _named(person)
+    named(person)
     pack = checked_pack(path, catalogue, store, today=now.date())
-    store.approve_pack(pack, person, now)
+    store.approve_pack(pack, person, now, owns)
     return {
         "schema_version": SCHEMA_VERSION,
         "command": "approve-pack",
@@ -235,48 +273,12 @@ def _require_approved(outcome: Outcome) -> None:
             )
 
 
-def _named(person: str) -> None:
+def named(person: str) -> None:
+    """A verdict or an export needs a person's name; anything else is `OperatorError("reviewer-unnamed")`."""
     if not 3 <= len(person.strip()) <= 60 or not person.isprintable():
         raise OperatorError(
             "reviewer-unnamed", what="a verdict without a person", do="say who decides: --as NAME", exit=ExitCode.USAGE
         )
-
-
-def export_rows(
-    store: TagStore, person: str, now: datetime, *, form: Literal["csv", "parquet"], state: str = "stored"
-) -> tuple[bytes, dict[str, Any]]:
-    """Tag rows for use inside the hospital; who took them is logged first. Above the day's quota: refused."""
-    _named(person)
-    rows = store.tags(now, state=state)
-    if store.exported(now) + len(rows) > EXPORT_QUOTA:
-        raise OperatorError(
-            "export-quota",
-            what=f"more than {EXPORT_QUOTA} rows would leave the store within 24 hours",
-            do="export counts instead: cameo-node tags export --counts, or wait a day",
-            exit=ExitCode.POLICY,
-        )
-    data = to_csv(rows) if form == "csv" else to_parquet(rows)
-    digest = sha256(data)
-    store.log_export(person, form, rows, digest, now)
-    return data, {"schema_version": SCHEMA_VERSION, "command": "export", "rows": len(rows), "sha256": digest}
-
-
-def export_counts(
-    store: TagStore, person: str, now: datetime, groups: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """How many patients have each tag, safe to show: below 11 hidden, rounded to 5.
-
-    groups: pseudonym -> group (such as the sex), to split each tag's count; a patient that it lacks counts as
-    "not known".
-    """
-    _named(person)
-    split: dict[str, Counter[str]] = {}
-    for row in store.tags(now, state="stored"):
-        group = groups.get(row.pseudonym, "not known") if groups is not None else "all"
-        split.setdefault(row.tag, Counter())[group] += 1
-    answer = {"schema_version": SCHEMA_VERSION, "command": "aggregate", "tags": aggregate(split)}
-    store.log_export(person, "counts", (), sha256(json.dumps(answer, sort_keys=True).encode()), now)
-    return answer
 
 
 def _log_use(outcome: Outcome, ward: Ward) -> None:

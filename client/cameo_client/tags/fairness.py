@@ -42,7 +42,7 @@ def alerts(outcome: Outcome) -> tuple[Alert, ...]:
     """
     policy = outcome.world.given.policy.fairness
     found: list[Alert] = []
-    for column, group, members in _groups(outcome):
+    for column, group, members in groups(outcome):
         size, total = int(members.sum()), len(members)
         if size < LEAST_GROUP:
             continue
@@ -59,7 +59,7 @@ def alerts(outcome: Outcome) -> tuple[Alert, ...]:
     return tuple(found)
 
 
-def _groups(outcome: Outcome) -> Iterator[tuple[str, str, Mask]]:
+def groups(outcome: Outcome) -> Iterator[tuple[str, str, Mask]]:
     """(column, group, rows) of every group of the policy that the facts show."""
     frame, policy = outcome.world.frame, outcome.world.given.policy
     for column in policy.fairness.columns:

@@ -65,7 +65,7 @@ def data_quality(world: World, _: Alive) -> Iterator[Failure]:
 
 
 def model_is_good(world: World, _: Alive) -> Iterator[Failure]:
-    """4: the model a rule reads is released, recent, and has what the rule requires of it."""
+    """4: the model a rule reads is released, recent and audited, a risk model calibrated; and what the rule asks."""
     models = {model.name: model for model in world.given.models}
     for item in world.rules:
         for name in item.models:
@@ -196,7 +196,8 @@ def _model_faults(world: World, item: BoundRule, model: ModelInfo | None) -> dic
     return {
         "model-version": model.version < need.min_version,
         "model-too-old": age > timedelta(days=need.max_age_days),
-        "model-not-calibrated": "calibrated" in need.require and not model.calibrated,
+        "model-not-audited": not model.audited,
+        "model-not-calibrated": (model.name != "segment" or "calibrated" in need.require) and not model.calibrated,
         "model-drifted": "no_drift" in need.require and model.drifted,
         "model-over-budget": "within_budget" in need.require and not model.within_budget,
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
 from cameo_client.tags.finding import Fault
 from cameo_client.tags.pack import ColumnName, Id, Scope, Text, read_text
@@ -60,21 +60,29 @@ class Situation(_Frozen):
         return tree
 
 
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("not a time zone of this machine, such as Europe/Berlin") from None
+    return value
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
+
+
 class QuietHours(_Frozen):
-    """No messages from `start` until `end` in `zone`; the span may pass midnight."""
+    """No messages from `start` until `end` in the patient's zone; the span may pass midnight.
+
+    zone: that of the hospital, and of every patient of whom no other is known. column, zones: a fact such as `region`
+    and the zone that each of its values means.
+    """
 
     start: Clock
     end: Clock
-    zone: str
-
-    @field_validator("zone")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("not a time zone of this machine, such as Europe/Berlin") from None
-        return value
+    zone: Zone
+    column: ColumnName | None = None
+    zones: dict[str, Zone] = {}
 
     def covers(self, at: time) -> bool:
         """Whether a local time lies in the quiet span; the end itself does not."""
@@ -88,6 +96,13 @@ class Fairness(_Frozen):
     columns: tuple[ColumnName, ...] = ("sex", "region", "insurance")
     age_bands: tuple[int, ...] = (18, 40, 65, 80)
     ratio: float = Field(default=0.8, gt=0, lt=1)
+
+
+class Exports(_Frozen):
+    """How many rows may leave the store within 24 hours, by everybody and by one person; may be lowered."""
+
+    rows_per_day: int = Field(default=100_000, ge=0, le=100_000)
+    rows_per_person: int = Field(default=50_000, ge=0, le=100_000)
 
 
 class TagPolicy(_Frozen):
@@ -116,6 +131,7 @@ class TagPolicy(_Frozen):
     contacts_per_day: int = Field(default=2, ge=0, le=2)
     quiet: QuietHours
     fairness: Fairness = Fairness()
+    exports: Exports = Exports()
 
     @model_validator(mode="after")
     def _care_only(self) -> Self:

@@ -39,11 +39,54 @@ def _tags(answer: Answer) -> list[str]:
         why = ", ".join(f"{code} {number}" for code, number in reasons.items())
         waiting, blocked = sum(tag["waiting"].values()), sum(tag["blocked"].values())
         lines.append(f"{tag['tag']:<32} {tag['stored']:>8} {waiting:>8} {blocked:>8}  {why}".rstrip())
+    lines += [line for row in answer.get("reach", ()) for line in _reach(row)]
+    for row in answer.get("overlaps", ()):
+        lines.append(f"overlap: {' and '.join(row['tags'])} go together in {row['together']:.0%} of those with either")
+    for row in answer.get("disparity", ()):
+        lines.append(f"groups: {row['tag']} by {row['fact']}: {row['lowest']} {row['lowest_rate']:.1%}"
+                     f" to {row['highest']} {row['highest_rate']:.1%}")  # fmt: skip
     for name in answer["situations_not_observable"]:
         lines.append(f"note: these facts cannot show the sensitive situation {name}")
     lines += [f"fairness: {alert}" for alert in answer["fairness"]]
     changes = [f"{answer[key]} {key}" for key in ("added", "removed", "changed", "unchanged") if key in answer]
     return [*lines, ("would be: " if answer["command"] == "dry-run" else "") + ", ".join(changes)]
+
+
+def _reach(row: Answer) -> list[str]:
+    line = (f"reach: {row['tag']} proposed {row['proposed']:.1%}, kept {row['coverage']:.1%},"
+            f" unknown {row['unknown']:.1%}")  # fmt: skip
+    return [line if row["fires"] == "sometimes" else f"{line}; it {row['fires']} fires"]
+
+
+def _models(answer: Answer) -> list[str]:
+    lines = [f"{'tag':<32} {'added':>8} {'removed':>8} {'unchanged':>9}  by the model update alone"]
+    for row in answer["tags"]:
+        why = ", ".join(f"{reason} {number}" for reason, number in row["why_removed"].items())
+        lines.append(f"{row['tag']:<32} {row['added']:>8} {row['removed']:>8} {row['unchanged']:>9}  {why}".rstrip())
+    return lines
+
+
+def _access(answer: Answer) -> list[str]:
+    lines = [f"{row['at'][:19]} {row['person']} {row['action']}: {row['tag']}" for row in answer["accesses"]]
+    return [*lines, f"seen or taken {len(answer['accesses'])} times"]
+
+
+def _log(answer: Answer) -> list[str]:
+    lines = [
+        f"{row['seq']:>6} {row['at'][:19]} {row['kind']}: "
+        + ", ".join(f"{name} {value}" for name, value in row["body"].items())
+        for row in answer["entries"]
+    ]
+    return [*lines, f"chain sound: {len(answer['entries'])} entries, head {answer['head']}"]
+
+
+def _roles(answer: Answer) -> list[str]:
+    lines = []
+    for one in answer["people"]:
+        owns = f" (stands for {', '.join(one['owns'])})" if one["owns"] else ""
+        lines.append(f"{one['name']}: {', '.join(one['roles'])}{owns}")
+    lines += [f"  {action:<14} {', '.join(roles)}" for action, roles in answer["may"].items()]
+    return lines
 
 
 def _explain(answer: Answer) -> list[str]:
@@ -132,4 +175,8 @@ _RENDER: Mapping[str, Callable[[Answer], list[str]]] = {
     "export": _export,
     "aggregate": _aggregate,
     "enforce-consent": _enforce,
+    "diff-models": _models,
+    "access": _access,
+    "log": _log,
+    "roles": _roles,
 }

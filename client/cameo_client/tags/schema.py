@@ -41,8 +41,8 @@ class Column:
 class ModelInfo:
     """A released model whose outputs stand in the frame. name: "segment", or the risk column it fills.
 
-    released: when it was published, timezone-aware. model_id: hash or id of the bundle. calibrated, drifted,
-    within_budget: what the hospital's checks of the model say.
+    released: when it was published, timezone-aware. model_id: hash or id of the bundle. audited: the recipe's privacy
+    audit passed, as the signed card says. calibrated, drifted, within_budget: what the hospital's checks say.
     """
 
     name: str
@@ -50,6 +50,7 @@ class ModelInfo:
     model_id: str
     released: datetime
     round: int = 0
+    audited: bool = False
     calibrated: bool = False
     drifted: bool = False
     within_budget: bool = True

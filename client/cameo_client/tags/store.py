@@ -111,6 +111,11 @@ class TagStore:
         """One entry of the hash chain, inside the caller's transaction."""
         chain.append(db, kind, self.cipher.seal(b"log" + kind.encode(), dict(body)), at)
 
+    def note(self, kind: str, body: Mapping[str, object], at: datetime) -> None:
+        """One entry of the hash chain by itself."""
+        with self.transaction() as db:
+            self.log(db, kind, body, at)
+
     def entries(self) -> list[dict[str, Any]]:
         """The log, oldest first: seq, at, kind, body."""
         rows = self._db.execute("SELECT seq, at, kind, body FROM log ORDER BY seq")

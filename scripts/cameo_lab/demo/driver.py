@@ -134,6 +134,7 @@ def _accept(layout: Layout, site: DemoSite, federation: Path) -> None:
     home = ["--home", str(layout.hospital(site.name))]
     call(["cameo-node", "accept", str(federation), "--yes", *home])
     call(["cameo-node", "consent", "import", str(site.consents), *home])
+    call(["cameo-node", "tags", "roles", "--add", OFFICER, "--role", "reviewer", *home])
     call(["cameo-node", "tags", "approve-pack", "--as", OFFICER, *home])
 
 

@@ -107,7 +107,7 @@ class Kit:
 
     def models(self, *names: str, **changes: Any) -> tuple[ModelInfo, ...]:
         """Good models of these names."""
-        base = {"version": 1, "model_id": "m", "released": NOON, "calibrated": True}
+        base = {"version": 1, "model_id": "m", "released": NOON, "audited": True, "calibrated": True}
         return tuple(ModelInfo(name=name, **{**base, **changes}) for name in names)
 
     def run(self, rules: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], **changes: Any) -> Outcome:

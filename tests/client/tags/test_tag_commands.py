@@ -15,8 +15,9 @@ import pytest
 
 from cameo_client.consent.records import ConsentRecord
 from cameo_client.consent.store import ConsentStore
-from cameo_client.tags import author, desk
+from cameo_client.tags import author, desk, takeout
 from cameo_client.tags.desk import Ward
+from cameo_client.tags.policy import Exports
 from cameo_client.tags.render import text
 from cameo_client.tags.store import TagStore
 from cameo_client.tags.world import Quality
@@ -271,32 +272,37 @@ def test_audit_pack(heart: Any, pack: Path) -> None:
     assert "owner cardiology lead" in text(answer)
 
 
-def test_rows_go_out_logged_and_within_the_quota(
-    store: TagStore, pack: Path, ward: Ward, in_force: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_go_out_logged_and_within_the_quota(store: TagStore, pack: Path, ward: Ward, in_force: Any) -> None:
     desk.apply_packs([pack], ward, store)
     entries = store.head()[0]
-    data, answer = desk.export_rows(store, "Dr A", ward.now, form="csv")
+    given = (store, ward.consents, ward.policy, "Dr A", ward.now)
+    data, answer = takeout.export_rows(*given, form="csv")
     rows = list(csv.DictReader(io.StringIO(data.decode(), newline="")))
     assert {row["state"] for row in rows} == {"stored"}
     assert len(rows) == answer["rows"] == len(store.tags(ward.now, state="stored"))
     assert store.head()[0] == entries + 1
     assert str(answer["rows"]) in text(answer)
-    parquet, _ = desk.export_rows(store, "Dr A", ward.now, form="parquet")
+    parquet, _ = takeout.export_rows(*given, form="parquet")
     assert pl.read_parquet(io.BytesIO(parquet)).height == len(rows)
-    monkeypatch.setattr(desk, "EXPORT_QUOTA", 3 * len(rows) - 1)
-    with pytest.raises(OperatorError, match="export-quota"):
-        desk.export_rows(store, "Dr A", ward.now, form="csv")
-    desk.export_rows(store, "Dr A", ward.now + timedelta(days=1), form="csv")
+    for limits, person in (
+        (Exports(rows_per_day=3 * len(rows) - 1), "Dr B"),
+        (Exports(rows_per_person=3 * len(rows) - 1), "dr  a"),
+    ):
+        tight = ward.policy.model_copy(update={"exports": limits})
+        with pytest.raises(OperatorError, match="export-quota"):
+            takeout.export_rows(store, ward.consents, tight, person, ward.now, form="csv")
+        takeout.export_rows(store, ward.consents, tight, person, ward.now + timedelta(days=1), form="csv")
+    takeout.export_rows(store, ward.consents, tight, "Dr B", ward.now, form="csv")
 
 
 def test_counts_hide_the_few(store: TagStore, heart: Any, pack: Path, ward: Ward, in_force: Any) -> None:
     many = [dict(ROWS[0]) for _ in range(40)]
     desk.apply_packs([pack], at(ward, facts=heart.frame(*many)), store)
-    answer = desk.export_counts(store, "Dr A", ward.now)
+    given = (store, ward.consents, ward.policy, "Dr A", ward.now)
+    answer = takeout.export_counts(*given)
     assert answer["tags"]["bp-reading-high"] == {"all": 40, "total": 40}
     groups = {f"p{number}": "f" if number < 30 else "m" for number in range(40)}
-    split = desk.export_counts(store, "Dr A", ward.now, groups)
+    split = takeout.export_counts(*given, groups)
     assert split["tags"]["bp-reading-high"] == {"f": None, "m": None, "total": 40}
     assert "hidden" in text(split)
 

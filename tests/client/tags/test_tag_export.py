@@ -55,9 +55,10 @@ def test_csv_and_parquet_hold_every_field() -> None:
         ({"all": 13}, {"all": 15, "total": 15}),
         ({"f": 100, "m": 53}, {"f": 100, "m": 55, "total": 155}),
         ({"f": 100, "m": 3}, {"f": None, "m": None, "total": 105}),
-        ({"a": 100, "b": 3, "c": 30}, {"a": 100, "b": None, "c": None, "total": 135}),
-        ({"a": 100, "b": 3, "c": 4, "d": 20}, {"a": 100, "b": None, "c": None, "d": None, "total": 125}),
-        ({"a": 100, "b": 5, "c": 6}, {"a": 100, "b": None, "c": None, "total": 110}),
+        ({"a": 100, "b": 3, "c": 30}, {"a": None, "b": None, "c": 30, "total": 135}),
+        ({"a": 100, "b": 3, "c": 4, "d": 20}, {"a": None, "b": None, "c": None, "d": 20, "total": 125}),
+        ({"a": 100, "b": 5, "c": 6}, {"a": None, "b": None, "c": None, "total": 110}),
+        ({"a": 10, "b": 10}, {"a": None, "b": None, "total": None}),
     ],
 )
 def test_small_counts_and_what_would_give_them_away(cells: dict[str, int], shown: dict[str, int | None]) -> None:
@@ -75,5 +76,5 @@ def test_no_small_count_follows_from_what_is_shown(cells: dict[str, int]) -> Non
             assert shown[name] % 5 == 0  # type: ignore[operator]
             assert abs(int(shown[name] or 0) - count) <= 2
     if hidden and shown["total"] is not None:
-        assert len(hidden) == len(cells) or (len(hidden) >= 2 and sum(cells[name] for name in hidden) >= SMALLEST)
-    assert (shown["total"] is None) == (sum(cells.values()) < SMALLEST)
+        assert sorted(cells[name] for name in hidden)[-1] >= SMALLEST > sorted(cells[name] for name in hidden)[-2]
+    assert hidden or shown["total"] is not None

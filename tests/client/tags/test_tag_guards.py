@@ -83,6 +83,7 @@ def test_3_data_quality(kit: Any) -> None:
         ({"version": 1}, "blocked model-version"),
         ({"released": datetime.fromisoformat("2026-02-21T12:00:00+00:00")}, "stored"),
         ({"released": datetime.fromisoformat("2026-02-20T12:00:00+00:00")}, "blocked model-too-old"),
+        ({"audited": False}, "blocked model-not-audited"),
         ({"calibrated": False}, "blocked model-not-calibrated"),
         ({"drifted": True}, "blocked model-drifted"),
         ({"within_budget": False}, "blocked model-over-budget"),
@@ -100,8 +101,17 @@ def test_4_a_column_without_its_model(kit: Any) -> None:
     assert fate(kit, rule, {"risk_t2d_12m": 0.4}, models=kit.models("segment")) == "blocked model-missing"
     assert fate(kit, rule, {}, models=kit.models("risk_t2d_12m")) == "-"
     lax = kit.rule(when="risk_t2d_12m >= 0.3", model={"name": "risk_t2d_12m", "min_version": 1, "max_age_days": 9})
-    loose = kit.models("risk_t2d_12m", calibrated=False, drifted=True, within_budget=False)
+    loose = kit.models("risk_t2d_12m", drifted=True, within_budget=False)
     assert fate(kit, lax, {"risk_t2d_12m": 0.4}, models=loose) == "stored"
+
+
+def test_4_audit_and_calibration_are_asked_for_whatever_the_rule_says(kit: Any) -> None:
+    lax = kit.rule(when="risk_t2d_12m >= 0.3", model={"name": "risk_t2d_12m", "min_version": 1, "max_age_days": 9})
+    for missing in ("audited", "calibrated"):
+        bad = kit.models("risk_t2d_12m", **{missing: False})
+        assert fate(kit, lax, {"risk_t2d_12m": 0.4}, models=bad) == f"blocked model-not-{missing}"
+    groups = kit.rule(when="segment = 1", model={"name": "segment", "min_version": 1, "max_age_days": 9})
+    assert fate(kit, groups, {"segment": 1.0}, models=kit.models("segment", calibrated=False)) == "stored"
 
 
 def test_5_purpose_fits_also_when_the_catalogue_changed_after_the_lint(kit: Any) -> None:
