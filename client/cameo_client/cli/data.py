@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,7 +12,6 @@ from cameo_client.cli.options import AsJson, Home
 from cameo_protocol.console import emit, new_app
 
 app = new_app("The hospital's data source. Counts below 11 are hidden.")
-MOST_ROWS = 50
 
 
 @app.command()
@@ -61,47 +60,40 @@ def describe(home: Home = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def check(
-    rows: Annotated[bool, typer.Option("--rows", help="Also the row numbers. They may point at patients.")] = False,
+    rows: Annotated[
+        str,
+        typer.Option(
+            "--rows", metavar="RULE", help="Also the rows that fail this rule, or all. They may point at patients."
+        ),
+    ] = "",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find what cannot be read or cannot be true.
+    """Quality, 0 to 100: what cannot be read, cannot be true, or costs points; the worst first.
 
-    Exit code 6 when there is such a cell, 3 when the quality is below 90.
+    Exit code 6 when there is something because of which nothing can be loaded, 3 when the quality is below 90.
 
     \b
     Example:
-      cameo-node data check --rows
+      cameo-node data check --rows missing:sbp
     """
-    from cameo_client.data.findings import shown
-    from cameo_client.data.hospital import check as find
-    from cameo_client.data.hospital import load
-    from cameo_client.home import load_pseudonym_key, open_home
+    from cameo_client.data.check_view import as_text, as_value, known_rules
+    from cameo_client.data.hospital import inspect
+    from cameo_client.home import open_home
     from cameo_client.source import source_of
-    from cameo_protocol.errors import ExitCode
+    from cameo_protocol.errors import OperatorError
 
-    place = open_home(home)
-    named = source_of(place)
-    found = find(named.source, named.catalogue, named.labels)
-
-    def entry(finding: Any) -> dict[str, Any]:
-        told = {"code": finding.code, "table": finding.table, "column": finding.column, "problem": finding.problem}
-        return {**told, "count": shown(len(finding.rows)), **({"rows": list(finding.rows)} if rows else {})}
-
-    def text() -> str:
-        lines = []
-        for finding in found:
-            lines.append(finding.text())
-            if rows:
-                more = " …" if len(finding.rows) > MOST_ROWS else ""
-                lines.append(f"  rows {', '.join(map(str, finding.rows[:MOST_ROWS]))}{more}")
-        return "\n".join(lines) or "every cell can be read and is plausible"
-
-    emit({"findings": [entry(finding) for finding in found]}, as_json, text)
-    if found and named.source.mapping.impossible == "refuse":
-        raise typer.Exit(int(ExitCode.DATA))
-    key = load_pseudonym_key(place.pseudonym_key)
-    load(named.source, named.catalogue, named.labels, key, today=datetime.now(UTC).date()).quality.require()
+    named = source_of(open_home(home))
+    found = inspect(named.source, named.catalogue, named.labels, today=datetime.now(UTC).date())
+    if rows and rows not in known_rules(found):
+        raise OperatorError(
+            "option-invalid",
+            what="nothing fails a rule of that name",
+            do=f"--rows takes one of: {', '.join(known_rules(found))}",
+        )
+    emit(as_value(found, rows), as_json, lambda: as_text(found, rows))
+    _, report = found.cleaned()
+    report.require()
 
 
 @app.command()

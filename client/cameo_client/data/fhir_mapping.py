@@ -47,6 +47,8 @@ class FhirMapping(BaseModel, frozen=True, extra="forbid"):
     snapshot: date
     max_age_days: int | None = Field(default=None, ge=1)
     impossible: Literal["refuse", "clear"] = "refuse"
+    duplicates: Literal["refuse", "drop"] = "refuse"
+    contradictions: Literal["score", "clear"] = "score"
     observed_until: date
     observed: Literal["everyone", "EpisodeOfCare"] = "everyone"
     drugs: Literal["MedicationDispense", "MedicationRequest"] = "MedicationDispense"
@@ -64,7 +66,17 @@ class FhirMapping(BaseModel, frozen=True, extra="forbid"):
                 + (f"no fact reads concept {min(mapped - known)}" if mapped - known else "they name two catalogues"),
                 do="correct `omop`, `catalogue` or the concept in the mapping",
             )
-        own = ("id", "version", "title", "synthetic", "snapshot", "max_age_days", "impossible")
+        own = (
+            "id",
+            "version",
+            "title",
+            "synthetic",
+            "snapshot",
+            "max_age_days",
+            "impossible",
+            "duplicates",
+            "contradictions",
+        )
         return omop.model_copy(
             update={name: getattr(self, name) for name in own} | {"person_id": "person_source_value"}
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from cameo_client.data.fhir_mapping import Codes, FhirCode
+from cameo_client.data.table import MAX_CELL
 
 Json = dict[str, Any]
 _GENDER: Final = {"female": 8532, "male": 8507}
@@ -190,6 +191,8 @@ def _value(part: Json, entry: FhirCode) -> tuple[float | None, str | None]:
             plain: bool | int | str = part[name]
             if type(plain) is not kind:
                 raise BadResource("fhir-value", f"hold a {name} that is none")
+            if isinstance(plain, str) and len(plain) > MAX_CELL:
+                raise BadResource("fhir-value", f"hold a text of more than {MAX_CELL} characters")
             return (None, plain) if isinstance(plain, str) else (float(plain), None)
     if "valueCodeableConcept" in part:
         for coding in part["valueCodeableConcept"].get("coding", ()):

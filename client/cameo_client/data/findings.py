@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cameo_protocol.errors import ExitCode, OperatorError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 SMALLEST_SHOWN = 11
 
@@ -17,9 +21,17 @@ def shown(count: int) -> str:
     return f"{count:,}" if count >= SMALLEST_SHOWN else f"fewer than {SMALLEST_SHOWN}"
 
 
+def rows_of(bad: pl.Series) -> tuple[int, ...]:
+    """Positions, from 1, at which a boolean series is true."""
+    return tuple((bad.fill_null(value=False).arg_true() + 1).to_list())
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One fault of one column. rows: positions among the data rows, from 1; shown on this machine, on request only."""
+    """One fault of one column. rows: shown on this machine, on request only.
+
+    Rows are positions among the data rows or lines, from 1; of an event table of OMOP, their keys in that table.
+    """
 
     code: str
     table: str
@@ -41,7 +53,7 @@ def refuse(findings: Iterable[Finding]) -> None:
         raise OperatorError(
             found[0].code,
             what=found[0].text() + more,
-            do="run: cameo-node data check --rows   (prints the row numbers on this machine only)",
+            do="run: cameo-node data check --rows all   (prints the row numbers on this machine only)",
             exit=ExitCode.DATA,
         )
 

@@ -14,12 +14,14 @@ from pathlib import Path
 import polars as pl
 
 from cameo_client.data import quality
-from cameo_client.data.findings import Finding, bad_file, refuse, shown
+from cameo_client.data.cleaning import Cleaned, clean, without_repeats
+from cameo_client.data.findings import Finding, bad_file, refuse, rows_of, shown
+from cameo_client.data.omop_checks import AFTER_DEATH, BEFORE_BIRTH, RowFaults
 from cameo_client.data.pseudonyms import pseudonyms
 from cameo_client.data.quality import QualityReport
-from cameo_client.data.source import OmopSource, SourceConfig, TableSource
+from cameo_client.data.source import OmopSource, SourceConfig, TableMapping, TableSource
 from cameo_client.data.table import read_table
-from cameo_client.data.typed import numbers, rows_of, typed_facts
+from cameo_client.data.typed import numbers, typed_facts
 from cameo_protocol.errors import OperatorError
 from cameo_protocol.facts import Catalogue, LabelDefinition, check_label
 
@@ -78,34 +80,122 @@ def load(
     Every fault of the source is an `OperatorError` with exit code DATA: its code, table, column and how many rows,
     never a value. A low quality score is no error here: see `QualityReport.require`.
     """
-    text, flat, unused = _read(source, catalogue)
-    refuse(unused)
-    mapping, table = flat.mapping, flat.path.name
+    return inspect(source, catalogue, labels, today=today).data(pseudonym_key)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Inspection:
+    """A source as it was read, before any id is replaced; row-level, so it lives only while it is looked at.
+
+    unusable: what stops the load. doubtful: what stops it where the mapping says `impossible: refuse`, and else is
+    passed over and counted. notes: what stops nothing but should be known. quality: the score before cleaning.
+    """
+
+    mapping: TableMapping
+    table: str
+    catalogue: Catalogue
+    ids: list[str]
+    facts: pl.DataFrame
+    outcomes: pl.DataFrame
+    unusable: tuple[Finding, ...]
+    doubtful: tuple[Finding, ...]
+    notes: tuple[Finding, ...]
+    quality: QualityReport
+
+    @property
+    def stopping(self) -> tuple[Finding, ...]:
+        """The findings because of which nothing is loaded."""
+        return self.unusable + (self.doubtful if self.mapping.impossible == "refuse" else ())
+
+    def cleaned(self) -> tuple[Cleaned, QualityReport]:
+        """The facts as they are used, and the report that says what was put right.
+
+        The first finding that stops the load, and too few patients, are `OperatorError`s.
+        """
+        refuse(self.stopping)
+        if self.facts.height < LEAST_PATIENTS:
+            raise bad_file(
+                "data-too-few-patients", f"{self.table}: fewer than {LEAST_PATIENTS} patients", "check the export"
+            )
+        found = clean(self.facts, self.catalogue, self.mapping)
+        if int(found.kept.sum()) < LEAST_PATIENTS:
+            raise bad_file(
+                "data-too-few-patients",
+                f"{self.table}: fewer than {LEAST_PATIENTS} patients have every fact that may not be missing",
+                "run: cameo-node data check --rows all   (prints the row numbers on this machine only)",
+            )
+        dated = sum(len(finding.rows) for finding in self.notes if finding.code in (BEFORE_BIRTH, AFTER_DEATH))
+        passed = dated if self.mapping.contradictions == "clear" else 0
+        return found, replace(
+            self.quality,
+            cleaned=shown(found.impossible),
+            left_out=shown(int((~found.kept).sum())),
+            contradicting=shown(found.contradicting + passed),
+        )
+
+    def data(self, pseudonym_key: bytes) -> HospitalData:
+        """The facts and outcomes under pseudonyms."""
+        found, report = self.cleaned()
+        kept, mapping = found.kept, self.mapping
+        named = pl.Series("pseudonym", pseudonyms(pseudonym_key, self.ids)).filter(kept)
+        now, before = _current(named)
+        rows, results = (frame.filter(kept).insert_column(0, named) for frame in (found.facts, self.outcomes))
+        return HospitalData(
+            facts=rows[now],
+            outcomes=results[now],
+            earlier=Earlier(rows[before], results[before]) if before.len() else None,
+            quality=replace(report, records=report.records.filter(kept)[now], failed=None),
+            dataset=mapping.id,
+            catalogue=self.catalogue.id,
+            snapshot=mapping.snapshot,
+            synthetic=mapping.synthetic or self.catalogue.synthetic,
+        )
+
+
+def inspect(
+    source: SourceConfig, catalogue: Catalogue, labels: Sequence[LabelDefinition], *, today: date | None = None
+) -> Inspection:
+    """Read a source and find everything that is wrong with it. A source that cannot be read is an `OperatorError`."""
+    raw = _read(source, catalogue, today)
+    mapping, table = raw.flat.mapping, raw.flat.path.name
+    text, repeats = without_repeats(raw.text, mapping)
+    contradicted = raw.contradicted if repeats == 0 else None
     facts, findings = typed_facts(text, mapping, catalogue, table)
-    outcomes, outcome_findings = _outcomes(text, flat, facts, labels, catalogue)
-    ids, id_findings = _person_ids(text, flat)
-    findings += [*outcome_findings, *id_findings]
-    if mapping.impossible == "refuse":
-        findings += _impossible(facts, catalogue, table)
-    refuse(findings)
-    if text.height < LEAST_PATIENTS:
-        raise bad_file("data-too-few-patients", f"{table}: fewer than {LEAST_PATIENTS} patients", "check the export")
+    outcomes, outcome_findings = _outcomes(text, raw.flat, facts, labels, catalogue)
+    ids, id_findings = _person_ids(text, raw.flat)
     age = quality.age_days(mapping.snapshot, today)
-    report = quality.assess(facts, catalogue, age_days=age, max_age_days=mapping.max_age_days)
-    cleaned, kept, report = _clean(facts, catalogue, table, report)
-    named = pl.Series("pseudonym", pseudonyms(pseudonym_key, ids)).filter(kept)
-    now, before = _current(named)
-    rows, results = (frame.filter(kept).insert_column(0, named) for frame in (cleaned, outcomes))
-    return HospitalData(
-        facts=rows[now],
-        outcomes=results[now],
-        earlier=Earlier(rows[before], results[before]) if before.len() else None,
-        quality=replace(report, records=report.records.filter(kept)[now]),
-        dataset=mapping.id,
-        catalogue=catalogue.id,
-        snapshot=mapping.snapshot,
-        synthetic=mapping.synthetic or catalogue.synthetic,
+    report = quality.assess(
+        facts, catalogue, age_days=age, max_age_days=mapping.max_age_days, contradicted=contradicted
     )
+    twice = () if mapping.duplicates == "drop" else raw.faults.twice
+    repeats += sum(len(finding.rows) for finding in raw.faults.twice if mapping.duplicates == "drop")
+    return Inspection(
+        mapping=mapping,
+        table=table,
+        catalogue=catalogue,
+        ids=ids,
+        facts=facts,
+        outcomes=outcomes,
+        unusable=(*raw.unused, *findings, *outcome_findings, *id_findings, *twice),
+        doubtful=(*raw.faults.bad, *_impossible(facts, catalogue, table)),
+        notes=(*raw.faults.dates, *raw.faults.empty, *_empty(facts, outcomes, mapping, table)),
+        quality=replace(report, repeated=shown(repeats)),
+    )
+
+
+def _empty(facts: pl.DataFrame, outcomes: pl.DataFrame, mapping: TableMapping, table: str) -> list[Finding]:
+    """Mapped columns without any value, and labels whose outcome is the same for everybody."""
+    everyone = tuple(range(1, facts.height + 1))
+    found = [
+        Finding("data-column-empty", table, name, "hold no value: the column is empty", everyone)
+        for name in mapping.facts
+        if facts.height and facts[name].null_count() == facts.height
+    ]
+    for name in outcomes.columns:
+        known = rows_of(outcomes[name].is_not_null())
+        if known and outcomes[name].drop_nulls().n_unique() == 1:
+            found.append(Finding("data-one-outcome", table, name, "have the same outcome: nobody has the other", known))
+    return found
 
 
 def _current(named: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -115,33 +205,45 @@ def _current(named: pl.Series) -> tuple[pl.Series, pl.Series]:
     return order["row"].filter(last), order["row"].filter(~last)
 
 
-def check(source: SourceConfig, catalogue: Catalogue, labels: Sequence[LabelDefinition]) -> tuple[Finding, ...]:
+def check(
+    source: SourceConfig, catalogue: Catalogue, labels: Sequence[LabelDefinition], *, today: date | None = None
+) -> tuple[Finding, ...]:
     """Every unreadable or impossible cell of a readable source, with row numbers, for the hospital's own screen."""
-    text, flat, unused = _read(source, catalogue)
-    facts, findings = typed_facts(text, flat.mapping, catalogue, flat.path.name)
-    _, outcome_findings = _outcomes(text, flat, facts, labels, catalogue)
-    _, id_findings = _person_ids(text, flat)
-    return (*unused, *findings, *outcome_findings, *id_findings, *_impossible(facts, catalogue, flat.path.name))
+    found = inspect(source, catalogue, labels, today=today)
+    return found.unusable + found.doubtful
 
 
-def _read(source: SourceConfig, catalogue: Catalogue) -> tuple[pl.DataFrame, TableSource, tuple[Finding, ...]]:
-    """The source as a text table, the flat mapping that reads it, and the records that could not be used."""
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class _Raw:
+    """A source as text. flat: the flat mapping that reads it. unused: records that could not be used."""
+
+    text: pl.DataFrame
+    flat: TableSource
+    unused: tuple[Finding, ...] = ()
+    faults: RowFaults = field(default_factory=RowFaults)
+    contradicted: pl.Series | None = None
+
+
+def _read(source: SourceConfig, catalogue: Catalogue, today: date | None) -> _Raw:
     source.mapping.check(catalogue)
     if isinstance(source, TableSource):
-        return read_table(source), source, ()
+        return _Raw(text=read_table(source), flat=source)
     from cameo_client.data.omop import read_omop
 
     flat = TableSource(mapping=source.mapping.as_table(), path=Path(source.path.name))
     if isinstance(source, OmopSource):
-        return read_omop(source, catalogue), flat, ()
+        found = read_omop(source, catalogue, today)
+        return _Raw(text=found.text, flat=flat, faults=found.faults, contradicted=found.contradicted)
     from cameo_client.data.fhir import as_omop
 
     with as_omop(source) as converted:
+        unused = converted.findings
         try:
-            return read_omop(converted.source, catalogue), flat, converted.findings
+            found = read_omop(converted.source, catalogue, today)
         except OperatorError:
-            refuse(converted.findings)  # what could not be used goes before what is therefore missing
+            refuse(unused)  # what could not be used goes before what is therefore missing
             raise
+    return _Raw(text=found.text, flat=flat, unused=unused, faults=found.faults, contradicted=found.contradicted)
 
 
 def _person_ids(text: pl.DataFrame, source: TableSource) -> tuple[list[str], list[Finding]]:
@@ -181,31 +283,6 @@ def _impossible(facts: pl.DataFrame, catalogue: Catalogue, table: str) -> list[F
         for key, (name, problem, _) in tests.items()
         if failed[key].any()
     ]
-
-
-def _clean(
-    facts: pl.DataFrame, catalogue: Catalogue, table: str, report: QualityReport
-) -> tuple[pl.DataFrame, pl.Series, QualityReport]:
-    """Impossible values to null; a mask of the patients who still have every fact that may not be null.
-
-    Nothing is left to clean when the mapping refuses impossible values: then the load has stopped before.
-    """
-    bad = facts.select(
-        fails.fill_null(value=False).alias(name) for name, fails in quality.impossible(catalogue).items()
-    )
-    cleaned = facts.with_columns(
-        pl.when(~bad[name]).then(pl.col(name)).otherwise(None).alias(name) for name in bad.columns if bad[name].any()
-    )
-    needed = [pl.col(fact.name).is_not_null() for fact in catalogue.facts if not fact.missing]
-    kept = cleaned.with_columns(pl.all_horizontal(pl.lit(value=True), *needed).alias("kept"))["kept"]
-    if int(kept.sum()) < LEAST_PATIENTS:
-        raise bad_file(
-            "data-too-few-patients",
-            f"{table}: fewer than {LEAST_PATIENTS} patients have every fact that may not be missing",
-            "run: cameo-node data check --rows   (prints the row numbers on this machine only)",
-        )
-    cells = sum(int(bad[name].sum()) for name in bad.columns)
-    return cleaned, kept, replace(report, cleaned=shown(cells), left_out=shown(int((~kept).sum())))
 
 
 def _outcomes(

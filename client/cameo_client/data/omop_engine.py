@@ -20,6 +20,7 @@ import polars as pl
 from cameo_client.data.database import Database
 from cameo_client.data.findings import bad_file, shown
 from cameo_client.data.omop_mapping import COLUMN_TYPE
+from cameo_client.data.table import check_bytes
 from cameo_protocol.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def _attach(db: duckdb.DuckDBPyConnection, path: Path, table: str, reader: str) 
 
 def _load_csv(db: duckdb.DuckDBPyConnection, path: Path, table: str, reader: str) -> None:
     """The columns that are ever read, each cell checked against its type."""
+    _check_text(path, table)
     names = [row[0] for row in db.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()]  # noqa: S608
     kept = {name: COLUMN_TYPE[name.lower()] for name in names if name.lower() in COLUMN_TYPE}
     if not kept:
@@ -149,6 +151,20 @@ def _load_csv(db: duckdb.DuckDBPyConnection, path: Path, table: str, reader: str
     typed = ", ".join(f"CAST({name} AS {kind}) AS {name.lower()}" for name, kind in kept.items())
     db.execute(f"CREATE TABLE {table} AS SELECT {typed} FROM raw")  # noqa: S608
     db.execute("DROP TABLE raw")
+
+
+def _check_text(folder: Path, table: str) -> None:
+    """Refuse bytes that are no text, and a delimiter other than the comma, before a lenient reader sees them."""
+    file = folder / f"{table}.csv"
+    check_bytes(file)
+    with file.open(encoding="utf-8") as lines:
+        first = lines.readline()
+    if "," not in first and any(mark in first for mark in ";\t|"):
+        raise bad_file(
+            "data-delimiter",
+            f"{file.name}: the first line has one field, so its delimiter is no comma",
+            "export it with commas",
+        )
 
 
 def _files(folder: Path) -> dict[str, str]:

@@ -48,6 +48,7 @@ COLUMN_TYPE: dict[str, str] = {
     **dict.fromkeys(("observation_period_end_date", *DATE_COLUMN.values()), "DATE"),
     "birth_datetime": "TIMESTAMP",
     "value_as_number": "DOUBLE",
+    "unit_concept_id": "BIGINT",
     "value_as_string": "VARCHAR",
     "person_source_value": "VARCHAR",
 }
@@ -103,6 +104,8 @@ class OmopMapping(BaseModel, frozen=True, extra="forbid"):
     snapshot: date
     max_age_days: int | None = Field(default=None, ge=1)
     impossible: Literal["refuse", "clear"] = "refuse"
+    duplicates: Literal["refuse", "drop"] = "refuse"
+    contradictions: Literal["score", "clear"] = "score"
     facts: dict[str, OmopRows] = Field(min_length=1)
     outcomes: dict[str, OmopRows] = {}
 
@@ -130,6 +133,8 @@ class OmopMapping(BaseModel, frozen=True, extra="forbid"):
             snapshot=self.snapshot,
             max_age_days=self.max_age_days,
             impossible=self.impossible,
+            duplicates=self.duplicates,
+            contradictions=self.contradictions,
             facts=columns,
             outcomes={
                 name: Column(column=name, window_days=rows.within_days or 0) for name, rows in self.outcomes.items()

@@ -15,13 +15,14 @@ from typing import Literal
 
 import polars as pl
 
-from cameo_client.data.findings import SMALLEST_SHOWN, shown
+from cameo_client.data.findings import SMALLEST_SHOWN, rows_of, shown
 from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.facts import Catalogue, Consistency
 
 READY = 90.0
 IMPLAUSIBLE = INCONSISTENT = DUPLICATE = 25.0
 STALE = 20.0
+DATES = "inconsistent:dates"
 Dimension = Literal["completeness", "plausibility", "consistency", "duplicates", "freshness"]
 
 
@@ -40,6 +41,9 @@ class QualityReport:
     """score: 0-100, rounded down to .1. rules: those with failures, worst first. hard: what forbids use at any score.
 
     cleaned, left_out: cells set to null as impossible, and patients who then lacked a fact that may not be null.
+    contradicting: cells set to null because they contradict another, or rows passed over because of their date.
+    repeated: rows left out because they say again what another row says.
+    failed: one bool column a rule, rows as the source has them; kept while the source is looked at, None afterwards.
     records: (N,) Float64, the score of each row of `HospitalData.facts`; row-level, so it is never printed.
     """
 
@@ -49,6 +53,9 @@ class QualityReport:
     patients: str
     cleaned: str = "no"
     left_out: str = "no"
+    contradicting: str = "no"
+    repeated: str = "no"
+    failed: pl.DataFrame | None = field(default=None, repr=False, compare=False)
     records: pl.Series = field(repr=False, compare=False)
 
     @property
@@ -64,9 +71,13 @@ class QualityReport:
         raise OperatorError(
             "quality-too-low",
             what=f"data quality {self.score:.1f}, {READY:.0f} is needed; worst: {', '.join(self.hard) or worst}",
-            do="run: cameo-node data check --rows   (prints the row numbers on this machine only)",
+            do="run: cameo-node data check --rows all   (prints the row numbers on this machine only)",
             exit=ExitCode.QUALITY,
         )
+
+    def rows_failing(self, rule: str) -> tuple[int, ...]:
+        """Positions, from 1, of the patients of the source who fail a rule; none for a rule without rows."""
+        return rows_of(self.failed[rule]) if self.failed is not None and rule in self.failed.columns else ()
 
     def as_dict(self) -> dict[str, object]:
         """The report for `--json` and the hospital's own page."""
@@ -76,6 +87,8 @@ class QualityReport:
             "patients": self.patients,
             "cleaned": self.cleaned,
             "left_out": self.left_out,
+            "contradicting": self.contradicting,
+            "repeated": self.repeated,
             "hard": list(self.hard),
             "rules": [vars(rule) for rule in self.rules],
         }
@@ -117,6 +130,11 @@ def impossible(catalogue: Catalogue) -> dict[str, pl.Expr]:
     }
 
 
+def contradictions(catalogue: Catalogue) -> dict[str, tuple[Consistency, pl.Expr]]:
+    """Rule id -> the rule, and an expression that is true where its two facts contradict each other."""
+    return {rule.id: (rule, _contradicts(rule).fill_null(value=False)) for rule in catalogue.consistency}
+
+
 def _contradicts(rule: Consistency) -> pl.Expr:
     one, other = pl.col(rule.fact), pl.col(rule.other)
     if rule.kind == "below":
@@ -127,14 +145,24 @@ def _contradicts(rule: Consistency) -> pl.Expr:
 
 
 def assess(
-    facts: pl.DataFrame, catalogue: Catalogue, *, age_days: int | None, max_age_days: int | None
+    facts: pl.DataFrame,
+    catalogue: Catalogue,
+    *,
+    age_days: int | None,
+    max_age_days: int | None,
+    contradicted: pl.Series | None = None,
 ) -> QualityReport:
     """Score typed facts before any cleaning.
 
     facts: one row a patient, columns of the catalogue.   age_days: of the snapshot at the time of the check, or
-    None when it is not known; above max_age_days the data set loses STALE points.
+    None when it is not known; above max_age_days the data set loses STALE points. contradicted: (N,) bool, patients
+    whose events contradict their dates of birth or death.
     """
     rules = checks(catalogue)
+    if contradicted is not None:
+        told = [fails for _, fails in contradictions(catalogue).values()]  # by the facts: charged once, not twice
+        rules += (Check(DATES, "consistency", pl.col(DATES) & ~pl.any_horizontal(False, *told), INCONSISTENT),)
+        facts = facts.with_columns(contradicted.alias(DATES))
     failed = facts.select(check.fails.fill_null(value=False).alias(check.id) for check in rules)
     lost = failed.select(pl.sum_horizontal(pl.col(check.id) * check.points for check in rules)).to_series()
     records = (100.0 - lost).clip(0.0, 100.0).alias("quality")
@@ -153,6 +181,7 @@ def assess(
         rules=tuple(sorted(results, key=lambda rule: (-rule.cost, rule.id))),
         hard=_hard(facts, catalogue),
         patients=shown(facts.height),
+        failed=failed,
         records=records,
     )
 

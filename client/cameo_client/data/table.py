@@ -46,7 +46,7 @@ def read_table(source: TableSource) -> pl.DataFrame:
 
 
 def _csv(path: Path, mapping: TableMapping) -> pl.DataFrame:
-    _check_bytes(path)
+    check_bytes(path)
     names, rows = _check_lines(path, mapping)
     wanted = _wanted(path, mapping, names)
     if rows == 0:
@@ -94,7 +94,7 @@ def _parquet(path: Path, mapping: TableMapping) -> pl.DataFrame:
     return frame
 
 
-def _check_bytes(path: Path) -> None:
+def check_bytes(path: Path) -> None:
     """One pass in constant memory: encoding, NUL bytes, and lines that are too long to be a row."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     line, first = 0, True

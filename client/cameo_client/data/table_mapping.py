@@ -52,6 +52,9 @@ class TableMapping(BaseModel, frozen=True, extra="forbid"):
     snapshot: the index date of the facts. max_age_days: an older snapshot costs quality points.
     impossible: values outside the plausible range stop the load ("refuse"), or become null and are counted in
     the quality report ("clear"); a patient who then lacks a fact that may not be null is left out and counted.
+    duplicates: a row that says again what another row says stops the load ("refuse"), or is left out and counted
+    ("drop"). contradictions: values and dates that contradict each other cost quality points ("score"), or become null
+    as well and are counted ("clear").
     """
 
     id: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")
@@ -68,6 +71,8 @@ class TableMapping(BaseModel, frozen=True, extra="forbid"):
     snapshot: date | None = None
     max_age_days: int | None = Field(default=None, ge=1)
     impossible: Literal["refuse", "clear"] = "refuse"
+    duplicates: Literal["refuse", "drop"] = "refuse"
+    contradictions: Literal["score", "clear"] = "score"
     facts: dict[str, Column] = Field(min_length=1)
     outcomes: dict[str, Column] = {}
     ignore: tuple[Where, ...] = ()

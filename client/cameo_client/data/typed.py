@@ -10,7 +10,7 @@ from datetime import date
 
 import polars as pl
 
-from cameo_client.data.findings import Finding
+from cameo_client.data.findings import Finding, rows_of
 from cameo_client.data.table_mapping import Column, TableMapping
 from cameo_protocol.facts import Catalogue, Fact
 
@@ -96,8 +96,3 @@ def _days(cells: pl.Series, fact: Fact, snapshot: date) -> tuple[pl.Series, list
         ("data-type", "hold no date of the form YYYY-MM-DD", cells.is_not_null() & dates.is_null()),
         ("data-after-snapshot", "hold a date after the snapshot date", (days < 0).fill_null(value=False)),
     ]
-
-
-def rows_of(bad: pl.Series) -> tuple[int, ...]:
-    """Positions, from 1, at which a boolean series is true."""
-    return tuple((bad.fill_null(value=False).arg_true() + 1).to_list())

@@ -51,7 +51,9 @@ class OmopEvents:
         valued += [pl.lit(None, dtype=pl.Int64).alias("value_as_concept_id")] if valued else []
         named = [] if table == "death" else [pl.int_range(start, start + pl.len(), dtype=pl.Int64).alias(f"{table}_id")]
         concept = [pl.col("concept").alias(CONCEPT_COLUMN[table])] if table in CONCEPT_COLUMN else []
-        day = (pl.lit(SNAPSHOT) - pl.duration(days=pl.col("ago"))).cast(pl.Date).alias(DATE_COLUMN[table])
+        # a death lies in the last month, so that the other events do not come long after it
+        ago = pl.col("ago") % 30 + 1 if table == "death" else pl.col("ago")
+        day = (pl.lit(SNAPSHOT) - pl.duration(days=ago)).cast(pl.Date).alias(DATE_COLUMN[table])
         return rows.select(*named, "person_id", *concept, day, *valued)
 
 

@@ -80,7 +80,7 @@ def test_below_90_the_gate_closes_and_names_the_worst_first() -> None:
         report.require()
     assert caught.value.exit_code is ExitCode.QUALITY
     assert "missing:sbp" in caught.value.what
-    assert "--rows" in caught.value.do
+    assert "--rows all" in caught.value.do
 
 
 def test_the_gate_stands_at_90_exactly() -> None:
