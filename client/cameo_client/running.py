@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import time
 from collections.abc import Iterator
 from typing import IO
 
@@ -12,6 +13,7 @@ from cameo_protocol.errors import OperatorError
 
 LOCK = "node.lock"
 PAUSED = "paused"
+TRIES, PAUSE_S = 4, 0.05
 
 
 @contextlib.contextmanager
@@ -29,14 +31,16 @@ def _lock(home: NodeHome) -> IO[str]:
         raise OperatorError(
             "disk-write", what=f"cannot use {path}: {error.strerror}", do=f"make {home.root} writable, then try again"
         ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise OperatorError(
-            "node-running", what=f"a node runs on {home.root} already", do="stop it first; see: cameo-node status"
-        ) from None
-    return lock
+    for _ in range(TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:  # perhaps somebody who only looks whether it runs
+            time.sleep(PAUSE_S)
+    lock.close()
+    raise OperatorError(
+        "node-running", what=f"a node runs on {home.root} already", do="stop it first; see: cameo-node status"
+    )
 
 
 def is_running(home: NodeHome) -> bool:

@@ -63,10 +63,15 @@ def start_coordinator(
             ports.enter_context(serve_dashboard(coordinator))
             write_file(home.flower / STATE, json.dumps(state).encode())
             say(f"ready: hospitals connect to port {settings.fleet_port}")
+            barred: frozenset[str] = frozenset()
             while not stop.wait(ROSTER_POLL_S):
                 with contextlib.suppress(OperatorError):  # the SuperLink may be restarting; the next look finds it
-                    for name in let_in_members(home, control):
+                    doors = let_in_members(home, control)
+                    for name in doors.fresh:
                         say(f"let in: {name}")
+                    for name in sorted(doors.barred - barred):
+                        say(f"{name} has a key that is locked out for good: revoke it, and invite it again")
+                    barred = doors.barred
                     runs.look(control)
     (home.flower / STATE).unlink(missing_ok=True)
 

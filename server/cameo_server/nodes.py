@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.federation import node_key_pem
 from cameo_protocol.plan import RunPlan
@@ -10,20 +12,37 @@ from cameo_server.home import CoordinatorHome
 from cameo_server.membership import list_sites
 
 
-def let_in_members(home: CoordinatorHome, control: Control) -> list[str]:
+@dataclass(frozen=True)
+class Doors:
+    """What `let_in_members` did. fresh: names let in now; barred: members whose key Flower locked out for good."""
+
+    fresh: tuple[str, ...]
+    barred: frozenset[str]
+
+
+def let_in_members(home: CoordinatorHome, control: Control) -> Doors:
     """Register every member that Flower does not know yet, and lock out nodes whose hospital was removed.
 
-    Returns the names that were let in now.
+    Flower never lets a key in twice. The roster refuses removed keys, so only a roster that was put back, or made by an
+    older version, can hold one; the others are let in all the same.
     """
     known = {node.public_key: node for node in control.list_nodes()}
     members = {node_key_pem(member.node_key): member for member in list_sites(home)}
     for key, node in known.items():
         if key not in members:
             control.unregister_node(node.node_id)
-    fresh = [(key, member.name) for key, member in members.items() if key not in known]
-    for key, name in fresh:
-        control.register_node(key, name)
-    return [name for _, name in fresh]
+    fresh, barred = [], set()
+    for key, member in members.items():
+        if key in known:
+            continue
+        try:
+            control.register_node(key, member.name)
+            fresh.append(member.name)
+        except OperatorError as error:
+            if error.code != "flower-refused":
+                raise
+            barred.add(member.name)
+    return Doors(tuple(fresh), frozenset(barred))
 
 
 def contacts(home: CoordinatorHome, control: Control) -> dict[str, bool]:

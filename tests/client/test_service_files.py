@@ -24,7 +24,7 @@ HARDENED = {
     "NoNewPrivileges": "yes",
     "CapabilityBoundingSet": "",
     "PrivateTmp": "yes",
-    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX AF_NETLINK",
     "SystemCallFilter": "@system-service",
     "UMask": "0077",
 }

@@ -15,7 +15,7 @@ from datetime import datetime
 from cameo_client.enrolment import newest_federation, renew_if_due
 from cameo_client.home import NodeHome, write_file
 from cameo_client.membership import Review, review
-from cameo_protocol.errors import CameoError
+from cameo_protocol.errors import CameoError, OperatorError
 
 FILE = "upkeep.json"
 FIRST_S, DAY_S, SPREAD_S = 60.0, 86400.0, 3600.0
@@ -34,7 +34,6 @@ class Seen:
 
     looked: str = ""
     newest: int = 0
-    changed: bool = False
     error: str = ""
 
     @classmethod
@@ -42,8 +41,7 @@ class Seen:
         """As it was left; nothing when there is none or it is unreadable."""
         try:
             kept = json.loads((home.root / FILE).read_bytes())
-            newest, changed = int(kept["newest"]), bool(kept["changed"])
-            return cls(looked=str(kept["looked"]), newest=newest, changed=changed, error=str(kept["error"]))
+            return cls(looked=str(kept["looked"]), newest=int(kept["newest"]), error=str(kept["error"]))
         except (OSError, ValueError, KeyError, TypeError):
             return cls()
 
@@ -106,7 +104,7 @@ class Upkeep:
             if renew_if_due(self.home, now):
                 self.say("this hospital's certificate has been renewed")
             changes = review(self.home, newest_federation(self.home))
-            found = replace(found, newest=changes.federation.serial, changed=changes.changed)
+            found = replace(found, newest=changes.federation.serial)
             if changes.changed:
                 self._once(told(changes))
         except CameoError as error:
@@ -114,7 +112,10 @@ class Upkeep:
             self._once(f"{error.code}: {error.what}. Next: {error.do}")
             if error.code == REVOKED:
                 self.ended = error
-        write_file(self.home.root / FILE, json.dumps(asdict(found)).encode())
+        try:
+            write_file(self.home.root / FILE, json.dumps(asdict(found)).encode())
+        except OperatorError as error:  # a full disk stops rounds, not this thread
+            self._once(f"{error.code}: {error.what}. Next: {error.do}")
 
     def _once(self, text: str) -> None:
         if text not in self._told:
