@@ -62,6 +62,18 @@ def note_file(log: AuditLog, path: Path) -> None:
     log.note_if_new("file-changed", who=owner, about=path.name, sha256=digest)
 
 
+def retire(home: NodeHome) -> None:
+    """Put the log aside under a name of its own: its key is about to go, and other keys begin another log.
+
+    Its first entry says whose key signed it. Nothing happens where there is no log, or no key any more.
+    """
+    if not home.audit.exists() or not home.identity_key.exists():
+        return
+    with open_audit(home) as log:
+        last = log.note("log-closed", who=account()).last
+    home.audit.rename(home.audit.with_name(f"audit-{last.hex()[:8]}.sqlite"))
+
+
 def watched(home: NodeHome) -> list[Path]:
     """The files by which people decide; a change of one is written down when the node next looks."""
     names = ("node.toml", "policy.yaml", "federation.json", "tags-policy.yaml", "roles.yaml")

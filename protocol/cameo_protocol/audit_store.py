@@ -79,7 +79,7 @@ class AuditLog:
             for statement in SCHEMA:
                 self.db.execute(statement)
             self.db.execute("INSERT INTO head VALUES (1, ?)", (AuditHead().seal(self.key),))
-            self._append("log-opened", "", "", {})
+            self._append("log-opened", "", "", {"owner": self._owner().hex()})
 
     def close(self) -> None:
         """Let go of the file."""

@@ -10,10 +10,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit_kit import bare_home
-from cameo_client.audit import memory_audit, note, note_file, open_audit
-from cameo_client.home import NodeHome
+from cameo_client.audit import memory_audit, note, note_file, open_audit, retire
+from cameo_client.home import NodeHome, key_pem
+from cameo_protocol.audit_log import Row, replay, verify
 from cameo_protocol.errors import Bug, CameoError, OperatorError
 
 
@@ -174,3 +176,21 @@ def test_processes_take_turns(home: NodeHome) -> None:
         assert process.exitcode == 0
     with open_audit(home) as log:
         assert log.verify().entries == 16
+
+
+def test_a_hospital_that_leaves_puts_its_log_aside_and_begins_another(home: NodeHome) -> None:
+    note(home, "tags-applied", who="node")
+    retire(home)
+    (aside,) = home.root.glob("audit-*.sqlite")
+    home.identity_key.write_bytes(key_pem(Ed25519PrivateKey.generate()))
+    note(home, "tags-applied", who="node")
+    assert [kind for kind, *_ in told(home)] == ["log-opened", "tags-applied"]
+    db = sqlite3.connect(aside)
+    rows = [Row(*row) for row in db.execute("SELECT seq, body, hash FROM entry ORDER BY seq")]
+    owner = bytes.fromhex(next(replay(rows))[0].facts["owner"])
+    head = verify(rows, db.execute("SELECT sealed FROM head").fetchone()[0], owner)
+    db.close()
+    assert aside.name == f"audit-{head.last.hex()[:8]}.sqlite"
+    home.identity_key.unlink()
+    retire(home)
+    assert home.audit.exists(), "without its key nothing more is said in it"

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from small_federation import COORDINATOR, SmallFederation, events, identity, made_up_vectors, public, small_plan
 
+from cameo_client.backup import make_backup, open_backup, put_back
 from cameo_client.home import NodeHome
 from cameo_client.node.witness import check_receipt
+from cameo_client.vault import Vault
 from cameo_protocol.errors import OperatorError
 from cameo_protocol.heads import LedgerHead, open_receipt
 from cameo_protocol.packet import Packet
@@ -133,3 +135,28 @@ def test_a_decline_is_written_down_by_its_code(federation: SmallFederation) -> N
     federation.drive()
     entry = next(entry for entry, _ in hospital.witness.log.entries() if entry.kind == "admission")
     assert entry.facts == {"answer": "declined-local", "codes": "quality-too-low"}
+
+
+def test_a_backup_from_before_a_round_is_refused_on_the_echo(federation: SmallFederation) -> None:
+    """`cameo-node backup`, a run, `cameo-node restore`: the others have seen a newer ledger."""
+    folder = federation.root / "h2"
+    home = NodeHome(folder)
+    vault = Vault.open(home)
+    sealed, _ = make_backup(home, vault, "hospital-2", "2026-01-01T00:00:00Z")
+    newest: list[bytes] = []
+    federation.drive("r1")
+    newest.append(make_backup(home, vault, "hospital-2", "2026-01-02T00:00:00Z")[0])
+
+    def restore(raw: bytes) -> None:
+        federation.hospitals[2].close()
+        shutil.rmtree(folder)
+        put_back(home, open_backup(raw, vault)[1])
+        federation.hospitals[2] = federation._open(2)
+
+    restore(sealed)
+    store = federation.drive("r2")
+    assert [(e["site"], e["code"]) for e in events(store, "lost")] == [("hospital-2", "ledger-rolled-back")]
+    assert federation.hospitals[2].ledger.spent() == 0, "nothing was released with the old ledger"
+    restore(newest[0])
+    store = federation.drive("r3")
+    assert not events(store, "lost"), "the newest one is welcome"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cameo_client.cli import audit, consent, data, enrolling, joining, node, officer, page, tags, watching
+from cameo_client.cli import audit, backup, consent, data, enrolling, joining, node, officer, page, tags, watching
 from cameo_protocol.console import execute, new_app
 
 app = new_app(
@@ -18,6 +18,7 @@ app = new_app(
 enrolling.register(app)
 joining.register(app)
 node.register(app)
+backup.register(app)
 watching.register(app)
 page.register(app)
 app.add_typer(data.app, name="data")
