@@ -16,6 +16,7 @@ ROOMS = ("protocol", "models", "server", "client", "scripts/cameo_lab")
 KINDS = {
     "OperatorError": "operator",
     "Finding": "operator",
+    "BadResource": "operator",
     "Refusal": "policy",
     "Reject": "peer",
     "PeerMisbehaved": "peer",
@@ -60,6 +61,8 @@ SPOKEN = {
         "what the coordinator had written of the round before it was restarted does not read back",
         "check the disk of the coordinator's home",
     ),
+    ("operator", "data-impossible"): ("6", "rows hold a value outside the plausible range", "see --rows"),
+    ("operator", "data-required-missing"): ("6", "rows lack a fact that may not be missing", "see --rows"),
     ("operator", "server-app-failed"): ("7", "the run's process failed", "read failure.txt in the run's folder"),
     ("operator", "server-app-died"): (
         "7",
@@ -126,6 +129,10 @@ def collect(root: Path = ROOT) -> dict[tuple[str, str], Code]:
     for tree in trees:
         for kind, code, what in _listed(tree):
             found[kind, code] = Code(whats=[what])
+        for code, what in _faults(tree):
+            entry = found.setdefault(("operator", code), Code())
+            entry.exits.add("6")
+            entry.whats.append(f"rows {what}")
         said = _assigned(tree)
         for call in _calls(tree):
             maker = makers.get(_name(call))
@@ -145,6 +152,13 @@ def _listed(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
             for key, value in zip(node.value.keys, node.value.values, strict=True):
                 if kind:
                     yield kind, _text(value), what.replace("…", _text(key).replace("_", " "))
+
+
+def _faults(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """(code, problem) of faults of data that are written as a row: ("data-type", "hold no number", …)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Tuple) and len(node.elts) > 2 and re.fullmatch(r"data-[a-z-]+", _text(node.elts[0])):
+            yield _text(node.elts[0]), _text(node.elts[1])
 
 
 def _helpers(trees: list[ast.Module]) -> dict[str, tuple[str, int]]:
@@ -202,6 +216,8 @@ def _add(entry: Code, call: ast.Call, position: int, said: list[tuple[int, str, 
 
     named = {keyword.arg: keyword.value for keyword in call.keywords}
     after = call.args[position + 1 :]
+    if _name(call) == "Finding":  # code, table, column, problem, rows
+        after = after[2:3]
     what = text(named.get("what") or (after[0] if after else None))
     do = text(named.get("do") or (after[1] if len(after) > 1 else None))
     if what and what not in entry.whats:
@@ -213,7 +229,7 @@ def _add(entry: Code, call: ast.Call, position: int, said: list[tuple[int, str, 
         entry.exits.add(EXITS.get(exit_code.attr, "2"))
     elif _name(call) == "OperatorError":
         entry.exits.add("2")
-    elif _name(call) in ("bad_file", "Finding"):
+    elif _name(call) in ("bad_file", "Finding", "BadResource"):
         entry.exits.add("6")
 
 

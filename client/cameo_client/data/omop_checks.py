@@ -19,7 +19,7 @@ from cameo_client.data.omop_mapping import CONCEPT_COLUMN, DATE_COLUMN, OmopMapp
 from cameo_client.data.omop_sql import after_death, before_birth
 
 MOST_ROWS = 1_000_000
-FUTURE, BEFORE_BIRTH, AFTER_DEATH = "data-future-date", "data-before-birth", "data-after-death"
+BEFORE_BIRTH, AFTER_DEATH = "data-before-birth", "data-after-death"
 COLUMNS_SQL = (
     "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = ANY (current_schemas(true))"
 )
@@ -45,24 +45,23 @@ def row_faults(engine: Engine, mapping: OmopMapping, tables: set[str], today: da
     bad = [*_strangers(engine, used), *(_future(engine, used, _horizon(mapping, today)) if today else ())]
     if "measurement" in used:
         bad += _mixed_units(engine, mapping)
-    twice = [finding for table in used for finding in _find(engine, table, _twice(table), "data-duplicate-row",
-             f"{table}_id", "have the key of another row")]  # fmt: skip
-    dates, people = [], set()
-    for table in used:
-        for code, where, problem in _contradictions(mapping, tables, table):
-            past = f"{DATE_COLUMN[table]} <= DATE '{mapping.snapshot}'"
-            sql = f"SELECT {table}_id AS place, person_id FROM {table} WHERE {past} AND {where}"
-            keys, persons = _keys(engine, table, sql)
-            people |= persons
-            if keys:
-                dates.append(Finding(code, table, DATE_COLUMN[table], problem, keys))
-    return RowFaults(tuple(_empty(engine, used)), tuple(bad), tuple(twice), tuple(dates), frozenset(people))
+    dates, people = _contradictions(engine, mapping, tables, used)
+    return RowFaults(
+        empty=tuple(_empty(engine, used)),
+        bad=tuple(bad),
+        twice=tuple(_twice(engine, used)),
+        dates=tuple(dates),
+        contradicted=frozenset(people),
+    )
 
 
 def persons_twice(engine: Engine) -> tuple[Finding, ...]:
     """Persons who are listed more than once."""
     sql = "SELECT person_id AS place FROM person GROUP BY person_id HAVING COUNT(*) > 1"
-    return tuple(_find(engine, "person", sql, "data-duplicate-id", "person_id", "have the person_id of another row"))
+    problem = "have the person_id of another row"
+    return tuple(
+        Finding("data-duplicate-id", "person", "person_id", problem, keys) for keys in _keys(engine, "person", sql)
+    )
 
 
 def _used(mapping: OmopMapping) -> list[str]:
@@ -70,12 +69,23 @@ def _used(mapping: OmopMapping) -> list[str]:
     return sorted({one.table for one in rows} & CONCEPT_COLUMN.keys())
 
 
-def _contradictions(mapping: OmopMapping, tables: set[str], table: str) -> Iterator[tuple[str, str, str]]:
-    """(code, condition, problem) of each rule that the source's columns allow."""
-    if any(rows.value == "birth_datetime" for rows in mapping.facts.values()):
-        yield BEFORE_BIRTH, before_birth(table), "are dated before their person's birth"
-    if "death" in tables and any(rows.table == "death" for rows in mapping.facts.values()):
-        yield AFTER_DEATH, after_death(table), "are dated more than 60 days after their person's death"
+def _contradictions(
+    engine: Engine, mapping: OmopMapping, tables: set[str], used: list[str]
+) -> tuple[list[Finding], set[int]]:
+    """Rows up to the snapshot whose date contradicts their person's birth or death, and the persons."""
+    found: list[Finding] = []
+    people: set[int] = set()
+    born = any(rows.value == "birth_datetime" for rows in mapping.facts.values())
+    died = "death" in tables and any(rows.table == "death" for rows in mapping.facts.values())
+    for table in used:
+        day = DATE_COLUMN[table]
+        select = f"SELECT {table}_id AS place, person_id FROM {table} WHERE {day} <= DATE '{mapping.snapshot}' AND "
+        for keys in _keys(engine, table, select + before_birth(table), people) if born else ():
+            found.append(Finding("data-before-birth", table, day, "are dated before their person's birth", keys))
+        for keys in _keys(engine, table, select + after_death(table), people) if died else ():
+            problem = "are dated more than 60 days after their person's death"
+            found.append(Finding("data-after-death", table, day, problem, keys))
+    return found, people
 
 
 def _empty(engine: Engine, used: list[str]) -> Iterator[Finding]:
@@ -84,15 +94,19 @@ def _empty(engine: Engine, used: list[str]) -> Iterator[Finding]:
             yield Finding("data-table-empty", table, "", "are in it: the table is empty", ())
 
 
-def _twice(table: str) -> str:
-    return f"SELECT {table}_id AS place FROM {table} GROUP BY {table}_id HAVING COUNT(*) > 1"
+def _twice(engine: Engine, used: list[str]) -> Iterator[Finding]:
+    for table in used:
+        sql = f"SELECT {table}_id AS place FROM {table} GROUP BY {table}_id HAVING COUNT(*) > 1"
+        for keys in _keys(engine, table, sql):
+            yield Finding("data-duplicate-row", table, f"{table}_id", "have the key of another row", keys)
 
 
 def _strangers(engine: Engine, used: list[str]) -> Iterator[Finding]:
     for table in used:
         known = f"SELECT 1 FROM person AS p WHERE p.person_id = {table}.person_id"
         sql = f"SELECT {table}_id AS place FROM {table} WHERE NOT EXISTS ({known})"
-        yield from _find(engine, table, sql, "data-person-unknown", "person_id", "belong to nobody in the table person")
+        for keys in _keys(engine, table, sql):
+            yield Finding("data-person-unknown", table, "person_id", "belong to nobody in the table person", keys)
 
 
 def _horizon(mapping: OmopMapping, today: date) -> date:
@@ -103,8 +117,9 @@ def _horizon(mapping: OmopMapping, today: date) -> date:
 
 def _future(engine: Engine, used: list[str], last: date) -> Iterator[Finding]:
     for table in used:
-        sql = f"SELECT {table}_id AS place FROM {table} WHERE {DATE_COLUMN[table]} > DATE '{last}'"
-        yield from _find(engine, table, sql, FUTURE, DATE_COLUMN[table], "are dated in the future")
+        day = DATE_COLUMN[table]
+        for keys in _keys(engine, table, f"SELECT {table}_id AS place FROM {table} WHERE {day} > DATE '{last}'"):
+            yield Finding("data-future-date", table, day, "are dated in the future", keys)
 
 
 def _mixed_units(engine: Engine, mapping: OmopMapping) -> Iterator[Finding]:
@@ -122,16 +137,14 @@ def _mixed_units(engine: Engine, mapping: OmopMapping) -> Iterator[Finding]:
             "ORDER BY COUNT(*) DESC, unit_concept_id LIMIT 1"
         )
         sql = f"SELECT measurement_id AS place FROM measurement WHERE {given} AND unit_concept_id <> ({common})"
-        yield from _find(engine, "measurement", sql, "data-mixed-units", name, "are in another unit than the others")
+        for keys in _keys(engine, "measurement", sql):
+            yield Finding("data-mixed-units", "measurement", name, "are in another unit than the others", keys)
 
 
-def _find(engine: Engine, table: str, sql: str, code: str, column: str, problem: str) -> Iterator[Finding]:
-    keys, _ = _keys(engine, table, sql)
-    if keys:
-        yield Finding(code, table, column, problem, keys)
-
-
-def _keys(engine: Engine, table: str, sql: str) -> tuple[tuple[int, ...], set[int]]:
+def _keys(engine: Engine, table: str, sql: str, people: set[int] | None = None) -> Iterator[tuple[int, ...]]:
+    """The column `place` of a query, once, where it has rows; its `person_id` are added to people."""
     found = engine.query(f"SELECT * FROM ({sql}) AS found LIMIT {MOST_ROWS}", f"the keys of {table}")
-    keys = found["place"].cast(pl.Int64, strict=False).drop_nulls().sort()
-    return tuple(keys.to_list()), set(found["person_id"].to_list()) if "person_id" in found.columns else set()
+    if found.height:
+        if people is not None:
+            people |= set(found["person_id"].to_list())
+        yield tuple(found["place"].cast(pl.Int64, strict=False).fill_null(0).sort().to_list())
