@@ -21,6 +21,7 @@ from cameo_protocol.federation import Timestamp, faults
 from cameo_protocol.plan import Name
 
 PUBLIC, PRIVATE = 0o644, 0o600
+DEFAULT_PAGE_PORT = 9096
 
 
 class DataConfig(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True):
@@ -56,13 +57,14 @@ class NodeConfig(BaseModel, frozen=True, extra="forbid"):
     """node.toml: this hospital's name in the federation, and its data source.
 
     kek_file: where the key-encryption key of what is sealed at rest lies, such as on another volume; without it in
-    keys/kek.key.
+    keys/kek.key. page_port: of the hospital's page, on this machine only; 0 = no page.
     """
 
     version: Literal[1] = 1
     site: Name
     created: Timestamp
     kek_file: str | None = Field(default=None, min_length=1, max_length=4096)
+    page_port: int = Field(default=DEFAULT_PAGE_PORT, ge=0, le=65535)
     data: DataConfig
 
 
@@ -113,6 +115,11 @@ class NodeHome:
         return self.root / "tls" / "operator.pem"
 
     @property
+    def page_key(self) -> Path:
+        """Key of the page's one-time links, 0600."""
+        return self.root / "keys" / "page.key"
+
+    @property
     def pseudonym_key(self) -> Path:
         """HMAC key of the pseudonyms, 0600, alone in its folder so that it can lie on another volume."""
         return self.root / "pseudonym" / "hmac.key"
@@ -133,14 +140,14 @@ class NodeHome:
         return self.root / "tags.sqlite"
 
     @property
-    def audit(self) -> Path:
-        """SQLite: who did what, hash-chained."""
-        return self.root / "audit.sqlite"
-
-    @property
     def roles(self) -> Path:
         """roles.yaml: the officer's list of who may do what with tags."""
         return self.root / "roles.yaml"
+
+    @property
+    def audit(self) -> Path:
+        """SQLite: who did what, hash-chained."""
+        return self.root / "audit.sqlite"
 
     @property
     def receipt(self) -> Path:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cameo_client.home import (
+    DEFAULT_PAGE_PORT,
     PRIVATE,
     PUBLIC,
     DataConfig,
@@ -43,12 +44,19 @@ from cameo_protocol.federation import (
 
 
 def init_node(
-    home: NodeHome, *, site: str, data: DataConfig, now: datetime, pseudonym_key: bytes | None = None
+    home: NodeHome,
+    *,
+    site: str,
+    data: DataConfig,
+    now: datetime,
+    pseudonym_key: bytes | None = None,
+    page_port: int = DEFAULT_PAGE_PORT,
 ) -> SiteCard:
     """Make this hospital's keys and its public card; node.toml comes last.
 
     pseudonym_key: 32 bytes of an earlier node of this hospital, so that its patients keep their pseudonyms; None
-    makes a new one. An init that was interrupted goes on with the keys that are there; a finished one is refused.
+    makes a new one. page_port: of the hospital's page, 0 = none. An init that was interrupted goes on with the keys
+    that are there; a finished one is refused.
     """
     if home.config.exists():
         raise OperatorError(
@@ -57,10 +65,11 @@ def init_node(
             do="cameo-node status, or another folder with --home; one that has left comes back by cameo-node join",
         )
     created = _utc(now)
-    config = checked(NodeConfig, site=site, created=created, data=data)
+    config = checked(NodeConfig, site=site, created=created, data=data, page_port=page_port)
     card = make_keys(home, config.site, created, pseudonym_key)
     source = {key: value for key, value in data.model_dump().items() if value is not None}
-    head = toml({"version": config.version, "site": config.site, "created": config.created})
+    named: dict[str, str | int] = {"version": config.version, "site": config.site, "created": config.created}
+    head = toml(named | {"page_port": config.page_port})
     write_file(home.config, f"{head}\n[data]\n{toml(source)}".encode(), PUBLIC)
     return card
 

@@ -13,6 +13,7 @@ from cameo_client.cli.options import (
     Data,
     Home,
     Mapping,
+    PagePort,
     PasswordEnv,
     PasswordFile,
     PseudonymKeyFile,
@@ -42,6 +43,7 @@ def init(
     password_file: PasswordFile = None,
     password_env: PasswordEnv = None,
     pseudonym_key_file: PseudonymKeyFile = None,
+    page_port: PagePort = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -55,7 +57,7 @@ def init(
       cameo-node init --name hospital-a --source table --data /data/heart.csv --mapping heart
       cameo-node init --name hospital-b --source omop --data /data/cdm.duckdb --mapping cardiometabolic-omop
     """
-    from cameo_client.home import NodeHome, default_root, load_pseudonym_key
+    from cameo_client.home import DEFAULT_PAGE_PORT, NodeHome, default_root, load_pseudonym_key
     from cameo_client.membership import init_node
     from cameo_client.source import configured
 
@@ -64,7 +66,8 @@ def init(
     config = data_config(source, data, mapping, password_file, password_env)
     if not place.config.exists():
         configured(config)
-    card = init_node(place, site=name or "", data=config, now=datetime.now(UTC), pseudonym_key=key)
+    port = DEFAULT_PAGE_PORT if page_port is None else page_port
+    card = init_node(place, site=name or "", data=config, now=datetime.now(UTC), pseudonym_key=key, page_port=port)
     value = {"site": card.name, "fingerprint": card.fingerprint(), "public_card": str(place.card)}
     told = (
         f"hospital {card.name}, state in {place.root}\n"

@@ -36,6 +36,9 @@ PasswordFile = Annotated[
 PasswordEnv = Annotated[
     str | None, typer.Option("--password-env", metavar="NAME", help="Environment variable with that password.")
 ]
+PagePort = Annotated[
+    int | None, typer.Option("--page-port", metavar="P", help="Port of the hospital's page, local; 0: no page.")
+]
 PseudonymKeyFile = Annotated[
     Path | None,
     typer.Option(

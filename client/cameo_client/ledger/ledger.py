@@ -245,10 +245,10 @@ class Ledger:
         with self._current() as book:
             return reporting.curve(book, points)
 
-    def report(self, caps: Caps | None = None) -> dict[str, Any]:
-        """Everything about this ledger as one JSON-able object with a schema_version."""
+    def report(self, caps: Caps | None = None, *, points: int = reporting.CURVE_POINTS) -> dict[str, Any]:
+        """Everything about this ledger as one JSON-able object with a schema_version. points: most of its curve."""
         with self._current() as book:
-            return reporting.report(book, self._now(), caps)
+            return reporting.report(book, self._now(), caps, points)
 
     @property
     def dataset(self) -> str:

@@ -48,7 +48,7 @@ def curve(book: Book, points: int) -> tuple[Point, ...]:
     return tuple(found)
 
 
-def report(book: Book, now: int, caps: Caps | None) -> dict[str, Any]:
+def report(book: Book, now: int, caps: Caps | None, points: int = CURVE_POINTS) -> dict[str, Any]:
     """The whole ledger, JSON-able. caps: the policy's, for what is left; without them nothing is said about that."""
     opened, reserved, window = book.opened, book.reserved(), book.window(now)
     if opened is None:
@@ -75,7 +75,7 @@ def report(book: Book, now: int, caps: Caps | None) -> dict[str, Any]:
         "purposes": _purposes(book),
         "years": {str(year): book.epsilon(lines) for year, lines in _by_year(book).items()},
         "runs": [_run(book, name, run) for name, run in book.runs.items()],
-        "curve": [{**point._asdict(), "at": _time(point.at)} for point in curve(book, CURVE_POINTS)],
+        "curve": [{**point._asdict(), "at": _time(point.at)} for point in curve(book, points)],
     }
 
 

@@ -48,7 +48,7 @@ class Library:
         A signature, a card or a model that does not fit is a `Reject`; nothing is stored then.
         """
         message = Publication.open(body, self.coordinator)
-        if not _plain(message.run):
+        if not plain_name(message.run):
             raise Reject("run-name", what="a run whose name is not letters, digits and hyphens")
         read_publication(self.folder / message.run, message)
         write_file(self.folder / message.run / SIGNED, body)
@@ -122,5 +122,6 @@ def _audited(card: dict[str, Any]) -> bool:
     return isinstance(bound, int | float) and isinstance(claim, int | float) and bound <= claim
 
 
-def _plain(name: str) -> bool:
+def plain_name(name: str) -> bool:
+    """Whether a run's name may name a folder: letters, digits and hyphens."""
     return 1 <= len(name) <= 64 and name.isascii() and name.replace("-", "").isalnum()

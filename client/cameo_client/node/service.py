@@ -146,6 +146,8 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
     Published models are scored and turned into tags here, after the coordinator has its answer, so that nothing
     about the patients shows in when or what the node answers.
     """
+    from cameo_client.page.server import serve_page
+
     with ExitStack() as stack:
         stack.enter_context(alone(home))
         node = open_node(home, stack)
@@ -163,6 +165,7 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
         for thread in threads:
             thread.start()
         try:
+            stack.enter_context(serve_page(home, say))
             _tag_published(home, node, state, stop, say)
         finally:
             stop.set()

@@ -126,7 +126,7 @@ def _init(layout: Layout, site: DemoSite) -> None:
     source = ["--source", site.kind, "--data", site.data, "--mapping", site.mapping]
     source += ["--password-env", site.password_env] if site.password_env else []
     key = ["--pseudonym-key-file", str(site.pseudonym_key)]
-    call(["cameo-node", "init", "--name", site.name, *source, *key, "--home", home])
+    call(["cameo-node", "init", "--name", site.name, *source, *key, "--page-port", "0", "--home", home])
 
 
 def _accept(layout: Layout, site: DemoSite, federation: Path) -> None:

@@ -1,0 +1,246 @@
+"""The hospital's page over HTTP: who gets in, what each role sees and may do, what is refused, what stays hidden."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from cameo_client.audit import open_audit
+from cameo_client.home import NodeHome
+from cameo_client.page.views import Views
+from cameo_client.page.words import count_text
+from cameo_client.tags.store import TagStore
+
+from .conftest import HOSTILE, NURSE, ROLES, RUN, Served, let_review, put_waiting
+
+# path -> status by role; None = nobody is logged in (a reader is sent to the log-in page).
+GET = {
+    "/": (303, 303, 303, 303),
+    "/overview": (200, 200, 200, 303),
+    "/overview/panel": (200, 200, 200, 303),
+    "/budget": (200, 200, 200, 303),
+    "/budget/points": (200, 200, 200, 303),
+    "/quality": (200, 200, 200, 303),
+    "/quality/panel": (200, 200, 200, 303),
+    "/tags": (200, 200, 200, 303),
+    "/queue": (403, 200, 403, 303),
+    "/consents": (200, 200, 200, 303),
+    "/chains": (200, 200, 200, 303),
+    "/runs": (200, 200, 200, 303),
+    "/runs/r1": (200, 200, 200, 303),
+    "/runs/r1/report": (200, 200, 200, 303),
+    "/runs/none": (404, 404, 404, 303),
+    "/runs/none/report": (404, 404, 404, 303),
+    "/runs/..%2f..%2fetc": (404, 404, 404, 404),
+    "/login": (200, 200, 200, 200),
+    "/static/cameo.css": (200, 200, 200, 200),
+    "/docs": (404, 404, 404, 404),
+    "/openapi.json": (404, 404, 404, 404),
+}
+POST = {
+    "/quality/look": (303, 303, 403, 401),
+    "/queue/decide": (403, 409, 403, 401),
+    "/logout": (303, 303, 303, 303),
+}
+WHO = (*ROLES, None)
+
+
+@pytest.mark.parametrize(("place", "role"), list(enumerate(WHO)))
+def test_every_role_on_every_page(page: Served, place: int, role: str | None) -> None:
+    with page.client(role) as client:
+        for path, expected in GET.items():
+            answer = client.get(path)
+            assert answer.status_code == expected[place], (path, role, answer.text[:300])
+            policy = answer.headers["content-security-policy"]
+            assert "default-src 'none'" in policy, path
+            assert "unsafe" not in policy, path
+        for path, expected in POST.items():
+            answer = client.post(path, data={"pseudonym": "x", "tag": "y", "verdict": "approved"})
+            assert answer.status_code == expected[place], (path, role)
+
+
+def test_the_matrix_has_every_route(page: Served) -> None:
+    routes = {(method, route.path) for route in page.app.routes for method in getattr(route, "methods", None) or ()}
+    tried = {("GET", path) for path in GET} | {("POST", path) for path in POST}
+    named = {(method, path.replace("r1", "{run}")) for method, path in tried}
+    assert {(method, path) for method, path in routes if method != "HEAD"} <= named
+
+
+def test_another_host_name_and_a_form_of_another_page_are_refused(page: Served) -> None:
+    with page.client() as client:
+        assert client.get("/overview", headers={"Host": "evil.example"}).status_code == 421
+        assert client.post("/quality/look", headers={"Origin": "http://evil.example"}).status_code == 403
+
+
+def test_a_link_of_another_hospital_does_not_open_this_one(page: Served, home: NodeHome) -> None:
+    link = page.link()
+    home.page_key.unlink()
+    with httpx.Client(trust_env=False) as client:
+        assert client.get(page.link()).status_code == 401, "made with another key"
+        assert client.get(link).status_code == 303
+
+
+def test_a_person_without_the_role_in_roles_yaml_neither_sees_nor_decides(page: Served) -> None:
+    with page.client("care", "D. Visitor") as client:
+        for answer in (client.get("/queue"), client.post("/queue/decide", data=_form("x", "y"))):
+            assert answer.status_code == 409
+            assert "role-lacking" in answer.text
+
+
+def test_a_verdict_is_the_persons_and_is_logged_everywhere(page: Served, home: NodeHome) -> None:
+    pseudonym, tag = put_waiting(home, pseudonym="p-0123456789ab", tag="bp-check")
+    with page.client("care") as client:
+        assert "p-0123456789" in client.get("/queue").text
+        answer = client.post("/queue/decide", data=_form(pseudonym, tag, "rejected"))
+        assert (answer.status_code, answer.headers["location"]) == (303, "/queue?done=1")
+        assert "p-0123456789" not in client.get("/queue?done=1").text
+    with TagStore(home.tags) as store:
+        assert [row["person"] for row in store.accesses(pseudonym)] == [NURSE], "that it was seen"
+        assert store.history(pseudonym)[-1]["why"] == "review-rejected"
+        assert store.verify()[0] > 0
+    with open_audit(home) as log:
+        last = [entry for entry, _ in log.entries()][-1]
+    assert (last.kind, last.who, dict(last.facts)) == ("tag-reviewed", NURSE, {"verdict": "rejected"})
+
+
+def test_an_approval_waits_for_the_next_evaluation(page: Served, home: NodeHome) -> None:
+    pseudonym, tag = put_waiting(home, pseudonym="p-0123456789ab", tag="bp-check")
+    with page.client("care") as client:
+        client.post("/queue/decide", data=_form(pseudonym, tag))
+        assert "1 approved so far" in client.get("/queue").text
+
+
+def test_nobody_decides_on_a_rule_of_their_own(page: Served, home: NodeHome) -> None:
+    with TagStore(home.tags) as store:
+        row = next(row for row in store.tags(datetime.now(UTC)) if store.rule(row.pack_sha256, row.rule))
+        rule = store.rule(row.pack_sha256, row.rule)
+        assert rule is not None
+    pseudonym, tag = put_waiting(home, pseudonym="p-own", tag="own", rule=row.rule, pack_sha256=row.pack_sha256)
+    let_review(home, owns=(rule.owner,))
+    with page.client("care") as client:
+        answer = client.post("/queue/decide", data=_form(pseudonym, tag))
+    assert answer.status_code == 409
+    assert "self-review" in answer.text
+
+
+def _form(pseudonym: str, tag: str, verdict: str = "approved") -> dict[str, str]:
+    return {"pseudonym": pseudonym, "tag": tag, "verdict": verdict}
+
+
+def test_names_with_markup_stay_text(page: Served) -> None:
+    with page.client("care", HOSTILE) as client:
+        for path in (path for path, expected in GET.items() if expected[1] == 200):
+            text = client.get(path).text
+            assert HOSTILE not in text, path
+        assert "&lt;script&gt;" in client.get("/queue").text
+
+
+def test_small_counts_never_show(page: Served, home: NodeHome) -> None:
+    """Every number beside a tag or a consent is hidden or a multiple of 5, on the pages and in the report."""
+    seen = 0
+    with page.client() as client:
+        for path in ("/tags", "/consents", "/overview", f"/runs/{RUN}/report"):
+            tables = re.findall(r"<table>\s*<caption[^>]*>(?:Tags|Consents).*?</table>", client.get(path).text, re.S)
+            cells = [cell for table in tables for cell in re.findall(r'<td class="number">([^<]*)</td>', table)]
+            seen += len(cells)
+            for cell in cells:
+                assert cell == "&lt;11" or (int(cell.replace("\u202f", "")) % 5 == 0 and int(cell) >= 10), (path, cell)
+    assert seen > 60
+
+
+def test_the_counts_are_those_of_the_store(page: Served, home: NodeHome) -> None:
+    with TagStore(home.tags) as store:
+        last = store.last_run()
+    assert last is not None
+    table = Views(home, time.time).tags()
+    assert table is not None
+    assert [(row.tag, row.stored) for row in table.rows] == [
+        (c["tag"], count_text(c["stored"])) for c in last["counts"]
+    ]  # type: ignore[index]
+
+
+def test_the_budget_is_the_ledgers(page: Served, home: NodeHome) -> None:
+    with page.client() as client:
+        points = client.get("/budget/points").json()
+        text = client.get("/budget").text
+    chart = points["charts"]["budget"]
+    assert points["live"] is False
+    assert chart["at"] == [0, 1, 2, 3, 4, 5]
+    assert chart["values"][0] == sorted(chart["values"][0])
+    assert f"{-(-chart['values'][0][-1] * 100 // 1) / 100:.2f}" in text
+
+
+def test_the_report_is_one_file_that_loads_nothing(page: Served) -> None:
+    with page.client() as client:
+        text = client.get(f"/runs/{RUN}/report").text
+    assert "<script" not in text
+    assert not re.findall(r"(?:src|href)=", text)
+    assert "style=" not in text
+    assert "hospital-1" in text
+    assert "For this hospital only" in text
+    assert len(text) < 60_000
+
+
+def test_a_changed_card_is_not_shown(page: Served, home: NodeHome) -> None:
+    path = home.models / RUN / "publication.cbor"
+    path.write_bytes(path.read_bytes().replace(b"cardiometabolic", b"cardiometabolix", 1))
+    with page.client() as client:
+        assert client.get(f"/runs/{RUN}").status_code == 409
+
+
+def test_the_data_are_read_when_somebody_looks_and_again_on_request(
+    home: NodeHome, serve: Callable[..., Served]
+) -> None:
+    calls = []
+
+    def look() -> tuple[int, str, str]:
+        calls.append(1)
+        return 3, "", "error data-file-missing: it is not there"
+
+    served = serve(home, look)
+    with served.client() as client:
+        assert calls == []
+        client.get("/quality")
+        _eventually(lambda: "data-file-missing" in client.get("/quality/panel").text)
+        assert len(calls) == 1
+        client.post("/quality/look")
+        _eventually(lambda: len(calls) == 2)
+
+
+def _eventually(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_home_in_which_nothing_has_happened_yet(home: NodeHome, serve: Callable[..., Served]) -> None:
+    for path in (home.ledger, home.tags, home.consent, home.audit):
+        path.unlink()
+    for folder in home.models.glob("*"):
+        (folder / "publication.cbor").unlink()
+    with serve(home).client("care") as client:
+        for path in ("/overview", "/budget", "/budget/points", "/tags", "/queue", "/consents", "/chains", "/runs"):
+            assert client.get(path).status_code == 200, path
+    assert not home.tags.exists(), "looking makes nothing"
+
+
+def test_a_damaged_ledger_is_an_answer_and_no_crash(home: NodeHome, serve: Callable[..., Served]) -> None:
+    home.ledger.write_bytes(b"no ledger")
+    with serve(home).client() as client:
+        answer = client.get("/budget")
+    assert answer.status_code == 409
+    assert "ledger-corrupt" in answer.text
+
+
+def test_pages_are_light(page: Served) -> None:
+    scripts = ("cameo.css", "live.js", "htmx.min.js", "uPlot.iife.min.js", "uPlot.min.css")
+    with page.client("care") as client:
+        shared = sum(len(client.get(f"/static/{name}").content) for name in scripts)
+        for path in (path for path, expected in GET.items() if expected[1] == 200):
+            assert shared + len(client.get(path).content) < 150_000, path
