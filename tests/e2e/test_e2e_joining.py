@@ -131,7 +131,7 @@ def machines(tmp_path: Path) -> Iterator[dict[str, Machine]]:
 
 def join(coordinator: Machine, hospital: Machine, name: str, invited: dict[str, str]) -> None:
     """Join, compare, approve: what two people do with a telephone between them."""
-    source = ["--source", "table", "--data", "patients.csv", "--mapping", "heart"]
+    source = ["--source", "table", "--data", "patients.csv", "--mapping", "heart", "--page-port", "0"]
     joining = hospital.start(
         "cameo-node", "join", invited["address"], "--token", invited["token"], "--name", name, *source, "--yes"
     )

@@ -6,6 +6,8 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from joining_kit import Setting, Shell, setting, shell
 
 from cameo_client import enrolment as node
@@ -27,12 +29,12 @@ def approve_when_asked(setting: Setting, monkeypatch: pytest.MonkeyPatch, *, int
     """Somebody approves while the hospital waits; with `interrupt`, Ctrl-C comes first."""
     times = iter((interrupt, False))
 
-    def sleep(_seconds: float) -> None:
+    def wait() -> None:
         if next(times, False):
             raise KeyboardInterrupt
         setting.approve("hospital-a")
 
-    monkeypatch.setattr(enrolling.time, "sleep", sleep)
+    monkeypatch.setattr(enrolling, "pause_a_little", wait)
 
 
 @pytest.fixture
@@ -353,6 +355,24 @@ def test_a_certificate_that_ended_while_the_node_was_away_is_made_anew(others: S
     node.keep_certificate(member.home, pem)
     assert member.home.operator_cert.read_bytes() != before
     assert node.certificate_days(member.home, later) == 89
+
+
+def test_the_join_command_fetches_a_new_certificate_when_the_old_one_is_nearly_over(
+    others: Setting, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approve_when_asked(others, monkeypatch)
+    token = others.invite("hospital-a")
+    assert join(shell, others, token, *SOURCE, "--yes")[0] == 0
+    then = datetime.now(UTC) - timedelta(days=85)
+    public = x509.load_pem_x509_certificate(shell.home.operator_cert.read_bytes()).public_key()
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    with membership.open_roster(others.home) as db:  # as if all this had happened 85 days ago
+        old = coordinator._issue(db, others.home, public, ("hospital-a", "site"), then)
+    shell.home.operator_cert.write_bytes(old)
+    found = {check["name"]: check["code"] for check in json.loads(shell("doctor", "--json")[1])["checks"]}
+    assert found["certificate"] == "certificate-ends"
+    assert join(shell, others, token, "--yes")[0] == 0
+    assert shell.json("status")["certificate_days"] == 89
 
 
 def _collected(setting: Setting, member: Shell, now: datetime) -> tuple[str, bytes, bytes]:

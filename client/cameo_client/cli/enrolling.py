@@ -14,6 +14,7 @@ from cameo_client.cli.options import (
     Data,
     Home,
     Mapping,
+    PagePort,
     PasswordEnv,
     PasswordFile,
     PseudonymKeyFile,
@@ -50,6 +51,7 @@ def join(
     password_file: PasswordFile = None,
     password_env: PasswordEnv = None,
     pseudonym_key_file: PseudonymKeyFile = None,
+    page_port: PagePort = None,
     yes: Yes = False,
     home: Home = None,
     as_json: AsJson = False,
@@ -70,8 +72,8 @@ def join(
 
     parse_address(address)
     ticket = Token.parse(token)
-    place = _set_up(home, name, (source, data, mapping, password_file, password_env), pseudonym_key_file)
-    raw = enter(place, address, ticket, lambda: datetime.now(UTC), lambda: time.sleep(ASK_S), say)
+    place = _set_up(home, name, (source, data, mapping, password_file, password_env), pseudonym_key_file, page_port)
+    raw = enter(place, address, ticket, lambda: datetime.now(UTC), pause_a_little, say)
     federation = reviewed(place, raw, yes=yes, quiet=as_json and yes).federation
     unit, compose = (str(path) for path in write_service_files(place))
     value = {"federation": federation.name, "serial": federation.serial, "home": str(place.root)}
@@ -83,14 +85,20 @@ def join(
     emit({**value, "service_files": [unit, compose]}, as_json, lambda: told)
 
 
+def pause_a_little() -> None:
+    """Between two questions to the coordinator."""
+    time.sleep(ASK_S)
+
+
 def _set_up(
     home: Path | None,
     name: str | None,
     options: tuple[str | None, str | None, str | None, Path | None, str | None],
     pseudonym_key_file: Path | None,
+    page_port: int | None,
 ) -> NodeHome:
     """Keys and node.toml, from the options or as they are; options that say something else are refused."""
-    from cameo_client.home import NodeHome, default_root, load_config, load_pseudonym_key
+    from cameo_client.home import DEFAULT_PAGE_PORT, NodeHome, default_root, load_config, load_pseudonym_key
     from cameo_client.membership import init_node, renew_keys
     from cameo_client.source import configured
     from cameo_protocol.errors import OperatorError
@@ -119,7 +127,8 @@ def _set_up(
     key = load_pseudonym_key(pseudonym_key_file) if pseudonym_key_file else None
     data = data_config(*options)
     configured(data)
-    init_node(place, site=name or "", data=data, now=now, pseudonym_key=key)
+    port = DEFAULT_PAGE_PORT if page_port is None else page_port
+    init_node(place, site=name or "", data=data, now=now, pseudonym_key=key, page_port=port)
     return place
 
 
