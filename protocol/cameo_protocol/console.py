@@ -6,7 +6,6 @@ The one module of this room that touches the terminal; only the command lines im
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import sys
 import tempfile
@@ -68,11 +67,11 @@ def confirm(question: str) -> None:
 def serve(work: Callable[[threading.Event], None]) -> None:
     """Run a long command until Ctrl-C (then exit code 130) or SIGTERM (then 0) sets the event it is given.
 
-    A second Ctrl-C does not wait for it. Logs go to stderr.
+    A second Ctrl-C does not wait for it. Logs go to stderr, as lines of JSON: see `logs`.
     """
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for ours in ("cameo_client", "cameo_server"):  # libraries only when something is wrong
-        logging.getLogger(ours).setLevel(logging.INFO)
+    from cameo_protocol import logs
+
+    logs.set_up(sys.stderr)
     stop, interrupted = threading.Event(), threading.Event()
 
     def on_signal(number: int, _: object) -> None:

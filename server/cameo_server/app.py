@@ -6,7 +6,6 @@ Started by superexec in a process of its own; everything it needs to know is in 
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 import traceback
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from flwr.serverapp import Grid, ServerApp  # noqa: E402
 
 from cameo_protocol.errors import Bug, CameoError, ExitCode, OperatorError  # noqa: E402
 from cameo_protocol.facts import feature_names  # noqa: E402
+from cameo_protocol.logs import get_logger  # noqa: E402
 from cameo_protocol.plan import RunPlan, parse_plan  # noqa: E402
 from cameo_server.audit import COORDINATOR, open_audit  # noqa: E402
 from cameo_server.definitions import read_catalogue  # noqa: E402
@@ -38,7 +38,7 @@ from cameo_server.run.party import Parties  # noqa: E402
 from cameo_server.run.release_gate import require  # noqa: E402
 from cameo_server.run.store import RunStore  # noqa: E402
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 app = ServerApp()
 # What our own fault looked like, for a report of it; the coordinator holds no patient's data.
 TRACE = "failure.txt"
@@ -62,7 +62,7 @@ def main(grid: Grid, context: Context) -> None:
             finally:
                 note_end(home, run, store.events())
     except CameoError as error:
-        log.error("run %s stopped: %s", run, error)
+        log.error("run-stopped", run=run, code=error.code)
         _say_stopped(store, error)
     except (httpx.HTTPError, OSError):
         raise  # the SuperLink is gone for good: a death like any other, after which the run goes on

@@ -5,7 +5,6 @@ It never fetches or imports a bundle, so it runs only what the hospital installe
 
 from __future__ import annotations
 
-import logging
 import ssl
 import threading
 import time
@@ -22,9 +21,10 @@ from cameo_client.flower.client_app import make_client_app
 from cameo_client.flower.fleet import HEARTBEAT_INTERVAL_S, Fleet
 from cameo_client.flower.keys import NodeKeys
 from cameo_protocol.errors import ExitCode, OperatorError, Reject
+from cameo_protocol.logs import get_logger
 from cameo_protocol.packet import Packet
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 UNAUTHORIZED, FORBIDDEN = 401, 403
 AWAY = (502, 503, 504)
 NOT_A_QUERY = "message-type-refused"
@@ -171,7 +171,7 @@ class _Agent:
                 do="compare the CA fingerprint with the coordinator by phone, then: cameo-node accept federation.json",
                 exit=ExitCode.AUTH,
             ) from None
-        log.info("connection ended: %s", type(error).__name__)
+        log.info("connection-ended", type=type(error).__name__)
         refused = isinstance(error, httpx.HTTPStatusError) and error.response.status_code not in AWAY
         if not self._stop.is_set():
             self._tell(AgentState.REFUSED if refused else AgentState.UNREACHABLE)
@@ -202,7 +202,7 @@ class _Agent:
         try:
             return self._fleet.pull()
         except Reject as error:
-            log.warning("a message was dropped: %s", error.code)
+            log.warning("message-dropped", code=error.code)
         except httpx.HTTPStatusError as error:
             if error.response.status_code != FORBIDDEN:
                 raise
@@ -225,7 +225,7 @@ class _Agent:
         try:
             request()
         except Reject as error:
-            log.warning("a reply was dropped: %s", error.code)
+            log.warning("reply-dropped", code=error.code)
         except httpx.HTTPStatusError as error:
             if error.response.status_code != FORBIDDEN and not self._stop.is_set():
                 raise
@@ -239,7 +239,7 @@ class _Agent:
             try:
                 self._fleet.heartbeat()
             except (httpx.HTTPError, ValueError, Reject) as error:
-                log.info("heartbeat failed: %s", type(error).__name__)
+                log.info("heartbeat-failed", type=type(error).__name__)
 
 
 def _untrusted(error: BaseException | None) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from pathlib import Path
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
@@ -12,9 +10,10 @@ from flwr.common.constant import ErrorCode
 
 from cameo_client.flower.records import from_record, to_record
 from cameo_protocol.errors import CameoError
+from cameo_protocol.logs import failure, get_logger
 from cameo_protocol.packet import Packet
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 UNEXPECTED = "node-failed"
 
 
@@ -35,16 +34,8 @@ def make_client_app(handle: Callable[[Packet], Packet]) -> ClientApp:
         except Exception as error:
             code = UNEXPECTED
             # Where, never what: an exception's text may hold a patient's value.
-            log.error("%s at %s", type(error).__name__, _where(error))
-        log.warning("answered with code %s", code)
+            log.error("handler-failed", **failure(error))
+        log.warning("answered-with-code", code=code)
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, code), reply_to=message)
 
     return app
-
-
-def _where(error: Exception) -> str:
-    """File name and line of the innermost frame."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "unknown" if trace is None else f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import queue
 import random
@@ -37,10 +36,11 @@ from cameo_client.training.noise import discrete_gaussian
 from cameo_protocol.audit_store import AuditLog
 from cameo_protocol.errors import CameoError, ExitCode, OperatorError
 from cameo_protocol.federation import Federation
+from cameo_protocol.logs import get_logger
 from cameo_protocol.plan import RunPlan
 from cameo_protocol.policy import Policy
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 # The ledger's own delta, fixed when it is opened and for ever; plans may state a smaller one, never a larger.
 LEDGER_DELTA = 1e-5
 STATE = "state.json"
@@ -220,7 +220,7 @@ def _tag(work: Callable[[], object], run: str, say: Callable[[str], None]) -> di
     try:
         work()
     except CameoError as error:
-        log.error("tags for run %s: %s", run, error)
+        log.error("tags-failed", run=run, code=error.code)
         say(f"no tags for run {run}: {error.code}; {error.do}")
         return {"run": run, "error": error.code}
     say(f"tags written for run {run}")
@@ -258,7 +258,8 @@ class NodeState:
 
 
 def _report(code: str, what: str) -> None:
-    log.warning("%s: %s", code, what)
+    """Into the node's log: the code, and the code within the text; the text itself may say more than a log may hold."""
+    log.warning("reported", code=code, cause=what.partition(":")[0])
 
 
 def _now() -> datetime:

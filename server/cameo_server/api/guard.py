@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,11 +9,12 @@ import grpc
 from cryptography import x509
 
 from cameo_protocol.errors import Bug, CameoError, ExitCode, OperatorError
+from cameo_protocol.logs import failure, get_logger
 from cameo_protocol.operator_api.refusal import to_metadata
 from cameo_server.api.access import require
 from cameo_server.pki import Holder
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _STATUS = {
     ExitCode.USAGE: grpc.StatusCode.INVALID_ARGUMENT,
@@ -89,7 +89,7 @@ def peer_certificate(context: grpc.ServicerContext) -> x509.Certificate:
 
 def _refuse(context: grpc.ServicerContext, error: Exception) -> Any:
     if not isinstance(error, CameoError):
-        log.error("operator interface: %s", type(error).__name__, exc_info=error)
+        log.error("call-failed", **failure(error))
         error = Bug("operator-api", what="the coordinator failed; its log says where")
     code = grpc.StatusCode.INTERNAL if isinstance(error, Bug) else _STATUS.get(error.exit_code)
     context.set_trailing_metadata(to_metadata(error))

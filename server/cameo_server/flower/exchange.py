@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from flwr.supercore.inflatable import inflatable_utils
 from flwr.superlink.grid import http_grid
 
 from cameo_protocol.errors import Reject
+from cameo_protocol.logs import get_logger
 from cameo_protocol.packet import Packet
 from cameo_server.flower.gate import HOLD_HEADER
 from cameo_server.flower.records import from_record, to_record
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 # Waits between two looks for answers, in seconds: short at first, longer while nothing comes.
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _GROWTH = 0.01, 0.2, 1.3
 # An answer can be seen a moment before its objects are there; Flower would wait 1 s.
@@ -106,7 +106,7 @@ class Exchange:
         ids = self._grid.push_messages(messages) if messages else []
         taken = {message_id: node for message_id, node in zip(ids, nodes, strict=True) if message_id}
         for node in set(nodes) - set(taken.values()):
-            log.warning("node %d: dropped, node-unknown", node)
+            log.warning("node-dropped", node=node, code="node-unknown")
         return taken
 
     def _answers(
@@ -158,12 +158,12 @@ def _set_patience(grid: http_grid.HttpGrid, objects_s: float, hold_s: float) -> 
 def _open(node: int, message: Message) -> Packet | None:
     """The packet in an answer, or None with the reason logged."""
     if message.has_error():
-        log.warning("node %d: dropped, %s", node, _code(message))
+        log.warning("node-dropped", node=node, code=_code(message))
         return None
     try:
         return from_record(message.content)
     except Reject as error:
-        log.warning("node %d: dropped, %s", node, error.code)
+        log.warning("node-dropped", node=node, code=error.code)
         return None
     finally:
         _drain(message.content)

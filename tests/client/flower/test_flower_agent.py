@@ -258,7 +258,7 @@ def test_a_hostile_object_is_dropped_and_the_agent_goes_on(
     coordinator.override["pull-object"] = lambda _: (200, *attack)
     agent = start(lambda p: handled.append(p) or p)
     coordinator.waiting.append(request(Packet("bad", b"")))
-    eventually(lambda: f"a message was dropped: {code}" in caplog.text)
+    eventually(lambda: f'"message-dropped", "code": "{code}"' in caplog.text)
     del coordinator.override["pull-object"]
     coordinator.waiting.append(request(PACKET))
     eventually(lambda: coordinator.pushed)
