@@ -312,6 +312,20 @@ class TagStore:
             return None
         return {"run": row[0], "at": row[1], **self.cipher.unseal(b"runs" + str(row[0]).encode(), row[2])}
 
+    def spreads(self) -> dict[str, list[int]]:
+        """model id -> how its scores were spread over the patients when it was first applied here."""
+        row = self._db.execute("SELECT value FROM meta WHERE name='spreads'").fetchone()
+        return dict(self.cipher.unseal(b"meta spreads", row[0])) if row else {}
+
+    def keep_spreads(self, spreads: Mapping[str, Sequence[int]]) -> None:
+        """Keep the spreads of these models: the first one there was of each; those of other models go."""
+        known = self.spreads()
+        wanted = {name: known.get(name, list(counts)) for name, counts in spreads.items()}
+        if wanted != known:
+            with self.transaction() as db:
+                sealed = self.cipher.seal(b"meta spreads", wanted)
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('spreads', ?)", (sealed,))
+
     def verify(self) -> tuple[int, str]:
         """Check the hash chain: (entries, head)."""
         return chain.verify(self._db)
