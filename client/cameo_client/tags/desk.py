@@ -17,6 +17,7 @@ from cameo_client.tags import explain as explaining
 from cameo_client.tags.apply import Outcome, apply, counts
 from cameo_client.tags.author import SCHEMA_VERSION, checked_pack, load_rules
 from cameo_client.tags.bind import BoundRule
+from cameo_client.tags.drift import judged, remember
 from cameo_client.tags.engine import PSEUDONYM
 from cameo_client.tags.fairness import alerts
 from cameo_client.tags.guards import unobservable
@@ -68,7 +69,7 @@ def _inputs(paths: Sequence[Path], ward: Ward, store: TagStore) -> tuple[Schema,
         policy=ward.policy,
         consent=ward.consents,
         quality=ward.quality,
-        models=tuple(ward.models),
+        models=judged(ward.models, ward.facts, store),
         approved_packs=store.approved_packs(),
         now=ward.now,
         snapshot=ward.snapshot,
@@ -125,6 +126,7 @@ def apply_packs(
     outcome = apply(facts, rules, schema, given)
     _require_approved(outcome)
     _log_use(outcome, ward)
+    remember(ward.models, ward.facts, store)
     changes = write(store, outcome, only=only, marks=found)
     return outcome, {
         "schema_version": SCHEMA_VERSION,
@@ -144,7 +146,7 @@ def explain(paths: Sequence[Path], ward: Ward, store: TagStore, pseudonym: str, 
     A decision depends on the patient's own row only, so evaluating that row alone gives the same answer as `apply`.
     """
     one = ward.facts.filter(pl.col(PSEUDONYM) == pseudonym)
-    alone = Ward(**{**vars(ward), "facts": one})
+    alone = Ward(**{**vars(ward), "facts": one, "models": judged(ward.models, ward.facts, store)})
     found = explaining.explain(evaluate(paths, alone, store), pseudonym, tag)
     stored = next((row for row in store.tags(ward.now, pseudonym=pseudonym) if row.tag == tag), None)
     return {
