@@ -38,17 +38,19 @@ def start_coordinator(
     say: Callable[[str], None],
     *,
     fleet_host: str = "0.0.0.0",  # noqa: S104
+    metrics_port: int | None = None,
 ) -> None:
     """Run the gated SuperLink, superexec, the operator interface and the dashboard until `stop` is set; blocks.
 
     fleet_host: the address hospitals reach, on the fleet, operator and join ports; Flower's other APIs are on
     loopback. say: told each step in one line. A second coordinator on one home is an `OperatorError`, as is a port
-    in use.
+    in use. metrics_port: of the numbers for a monitoring system on this machine; None: not shown.
     """
     from cameo_server.api.server import serve_api
     from cameo_server.api.services import Coordinator
     from cameo_server.dashboard.server import serve_dashboard
     from cameo_server.flower.supervisor import SuperLinkStack
+    from cameo_server.metrics import serve_numbers
     from cameo_server.nodes import contacts, let_in_members
 
     with _only_one(home):
@@ -61,6 +63,8 @@ def start_coordinator(
             coordinator = Coordinator(home, contacts=lambda: contacts(home, control))
             ports.enter_context(serve_api(coordinator, fleet_host))
             ports.enter_context(serve_dashboard(coordinator))
+            if metrics_port is not None:
+                ports.enter_context(serve_numbers(coordinator, metrics_port))
             write_file(home.flower / STATE, json.dumps(state).encode())
             say(f"ready: hospitals connect to port {settings.fleet_port}")
             barred: frozenset[str] = frozenset()

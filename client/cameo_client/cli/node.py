@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from cameo_client.cli.options import AsJson, Home
 from cameo_protocol.console import emit, say, serve
+
+MetricsPort = Annotated[
+    int | None,
+    typer.Option("--metrics-port", metavar="PORT", min=1, max=65535, help="Prometheus metrics, on this machine only."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -14,7 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command()(ledger)
 
 
-def start(home: Home = None) -> None:
+def start(home: Home = None, metrics_port: MetricsPort = None) -> None:
     """Take part in runs until Ctrl-C or SIGTERM.
 
     Connects to the coordinator, answers what policy.yaml allows, and writes tags when a model is published.
@@ -27,7 +34,7 @@ def start(home: Home = None) -> None:
     from cameo_client.node.service import run_node
 
     place = open_home(home)
-    serve(lambda stop: run_node(place, stop, say))
+    serve(lambda stop: run_node(place, stop, say, metrics_port))
 
 
 def ledger(home: Home = None, as_json: AsJson = False) -> None:

@@ -8,8 +8,8 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -37,9 +37,11 @@ from cameo_protocol.audit_store import AuditLog
 from cameo_protocol.errors import CameoError, ExitCode, OperatorError
 from cameo_protocol.federation import Federation
 from cameo_protocol.logs import get_logger
+from cameo_protocol.packet import Packet
 from cameo_protocol.plan import RunPlan
 from cameo_protocol.policy import Policy
 
+Handle = Callable[[Packet], Packet]
 log = get_logger(__name__)
 # The ledger's own delta, fixed when it is opened and for ever; plans may state a smaller one, never a larger.
 LEDGER_DELTA = 1e-5
@@ -70,6 +72,7 @@ class Node:
     federation: Federation
     ledger: Ledger
     local: Callable[[], LocalData]
+    read: Callable[[], LocalData | None]
     consents: ConsentStore
     audit: AuditLog
     published: queue.SimpleQueue[str]
@@ -120,7 +123,7 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
     )
     library = Library(home.models, coordinator, ledger, stored)
     hospital = Hospital(gate, library, journal, os.urandom, _report, reach)
-    return Node(hospital, federation, ledger, local.last, consents, audit, published)
+    return Node(hospital, federation, ledger, local.last, local.seen, consents, audit, published)
 
 
 class _Once:
@@ -135,12 +138,18 @@ class _Once:
         self._data = self._read()
         return self._data
 
+    def seen(self) -> LocalData | None:
+        """As last read, if they were."""
+        return self._data
+
     def last(self) -> LocalData:
         """What the run saw; read now when no run has begun in this process."""
         return self._data if self._data is not None else self.fresh()
 
 
-def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) -> None:
+def run_node(
+    home: NodeHome, stop: threading.Event, say: Callable[[str], None], metrics_port: int | None = None
+) -> None:
     """Serve the coordinator until `stop` is set; blocks. say: told each change in one line.
 
     Published models are scored and turned into tags here, after the coordinator has its answer, so that nothing
@@ -156,11 +165,12 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
 
         def serve() -> None:
             try:
-                _serve(home, node, state, upkeep, stop)
+                _serve(home, node, handle, state, upkeep, stop)
             except CameoError as error:
                 failure.append(error)
                 stop.set()
 
+        handle = stack.enter_context(_measured(home, node, metrics_port))
         threads = [threading.Thread(target=serve, name="agent"), threading.Thread(target=upkeep.loop, args=(stop,))]
         for thread in threads:
             thread.start()
@@ -176,7 +186,28 @@ def run_node(home: NodeHome, stop: threading.Event, say: Callable[[str], None]) 
             raise error
 
 
-def _serve(home: NodeHome, node: Node, state: NodeState, upkeep: Upkeep, stop: threading.Event) -> None:
+@contextmanager
+def _measured(home: NodeHome, node: Node, port: int | None) -> Iterator[Handle]:
+    """The hospital's handler; where a port is given, its numbers are shown there, on this machine only."""
+    if port is None:
+        yield node.hospital.handle
+        return
+    from cameo_client.metrics import NodeMetrics
+    from cameo_protocol.web.scrape import serve_metrics
+
+    def quality() -> float | None:
+        read = node.read()
+        return None if read is None else read.data.quality.score
+
+    metrics = NodeMetrics()
+    with open_ledger(home) as ledger:
+        metrics.add_budget(ledger, lambda: load_policy(home.policy).policy.caps)
+        metrics.add_quality(quality)
+        with serve_metrics(metrics.registry, port):
+            yield metrics.watching(node.hospital.handle)
+
+
+def _serve(home: NodeHome, node: Node, handle: Handle, state: NodeState, upkeep: Upkeep, stop: threading.Event) -> None:
     """Answer the coordinator until `stop` is set."""
     from cameo_client.flower.agent import AgentState, run_agent
     from cameo_client.flower.keys import NodeKeys
@@ -191,7 +222,7 @@ def _serve(home: NodeHome, node: Node, state: NodeState, upkeep: Upkeep, stop: t
         node.federation.address,
         node.federation.ca_pem.encode(),
         NodeKeys(key, key.public_key()),
-        node.hospital.handle,
+        handle,
         stop,
         on_state,
         node_id=state.node_id or None,

@@ -127,6 +127,10 @@ def start(
     listen: Annotated[
         str, typer.Option("--listen", metavar="ADDRESS", help="Address on which hospitals are answered.")
     ] = "0.0.0.0",  # noqa: S104 - hospitals are on other machines; all that is reachable there is the gated Fleet API
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", metavar="PORT", min=1, max=65535, help="Prometheus metrics, on loopback."),
+    ] = None,
     home: Home = None,
 ) -> None:
     """Run the coordinator until Ctrl-C or SIGTERM.
@@ -145,7 +149,7 @@ def start(
     place = open_home(home)
     if renew_server_certificate(place, datetime.now(UTC)):
         say("the server certificate has been renewed")
-    serve(lambda stop: start_coordinator(place, stop, say, fleet_host=listen))
+    serve(lambda stop: start_coordinator(place, stop, say, fleet_host=listen, metrics_port=metrics_port))
 
 
 @app.command()
