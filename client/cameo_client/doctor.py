@@ -338,6 +338,41 @@ def _awake(at: Examination) -> str:
     return "new runs are answered as policy.yaml says"
 
 
+def _consents(at: Examination) -> str:
+    from cameo_client.consent.store import ConsentStore
+
+    basis = load_policy(at.home.policy).policy.legal_basis.get("model_training")
+    if basis is not None:
+        return f"training rests on the law that policy.yaml names: {basis}"
+    granted = 0
+    if at.home.consent.exists():
+        with ConsentStore.open(at.home.consent) as store:
+            granted = store.counts("model_training", at.clock())["granted"]
+    if granted == 0:
+        raise Warned(
+            "consents-none",
+            "no patient has agreed to training, so this hospital sends noise only",
+            "cameo-node consent import consents.csv",
+        )
+    return "patients have agreed to training"
+
+
+def _rules(at: Examination) -> str:
+    from cameo_client.tags.store import TagStore
+
+    approved = 0
+    if at.home.tags.exists():
+        with TagStore(at.home.tags) as store:
+            approved = len(store.approved_packs())
+    if approved == 0:
+        raise Warned(
+            "rules-none",
+            "no rule pack is in force, so no tags will be written",
+            'read the packs, then: cameo-node tags approve-pack --as "B. Doctor"',
+        )
+    return f"rule packs approved: {approved}"
+
+
 CHECKS: tuple[tuple[str, tuple[str, ...], Callable[[Examination], str]], ...] = (
     ("configuration", (), _configuration),
     ("folder", (), _folder),
@@ -354,6 +389,8 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Callable[[Examination], str]], ...] = 
     ("roster", ("membership", "coordinator", "clock", "certificate"), _roster),
     ("budget", ("configuration", "policy"), _budget),
     ("runs", ("membership",), _awake),
+    ("consents", ("policy",), _consents),
+    ("rules", ("configuration",), _rules),
     ("source", ("configuration",), _source),
     ("catalogue", ("source",), _catalogue),
     ("pseudonyms", ("configuration",), _pseudonyms),

@@ -16,6 +16,7 @@ from cameo_protocol.errors import OperatorError
 KEPT: Final = {
     "ledger.sqlite": "what has been spent stays spent, in whatever federation the patients are next",
     "consent.sqlite": "patients' decisions and the uses they may ask about",
+    "keys/kek.key": "it opens what is sealed here, such as tags and backups",
     "pseudonym/hmac.key": "without it nobody's consents or tags can be found again",
     "policy.yaml": "the officer's limits; the approved hospitals are taken out of it",
     "node.toml": "the data source; the ledger and the consents are opened by it",

@@ -84,3 +84,40 @@ def test_every_check_is_in_the_handbook() -> None:
     table = page.partition("## The doctor")[2].partition("\n## ")[0]
     missing = [name for name in NAMES if f"| `{name}` |" not in table]
     assert not missing
+
+
+def test_consents_and_rules_are_missed_until_they_are_there(tmp_path: Path) -> None:
+    from cameo_client.consent.records import NOTICE, ConsentRecord
+    from cameo_client.consent.store import ConsentStore
+
+    home, now = NodeHome(tmp_path), datetime(2026, 6, 1, tzinfo=UTC)
+    template = (Path(__file__).parents[2] / "conf" / "policy" / "default.yaml").read_text()
+    mark = "# --- approved: begin ---\n"
+    fingerprint = "-".join(["0000"] * 10)
+    home.policy.write_text(template.replace(mark, f'{mark}coordinator: "{fingerprint}"\npeers: {{}}\n'))
+    look = Examination(home, lambda: now)
+
+    def found() -> dict[str, str]:
+        checks = {name: look._one(name, check)[0] for name, _, check in CHECKS if name in ("consents", "rules")}
+        return {name: check.code for name, check in checks.items()}
+
+    assert found() == {"consents": "consents-none", "rules": "rules-none"}
+    assert not home.consent.exists(), "the doctor makes no store"
+    assert not home.tags.exists()
+    record = ConsentRecord(
+        pseudonym="p" * 32,
+        scope="model_training",
+        status="granted",
+        notice_version=NOTICE.version,
+        notice_sha256=NOTICE.sha256,
+        method="paper",
+        at=now,
+    )
+    with ConsentStore.open(home.consent) as store:
+        store.add([record], now=now)
+    assert found()["consents"] == "ok"
+    home.consent.unlink()
+    home.policy.write_text(
+        home.policy.read_text().replace("legal_basis: {}", 'legal_basis:\n  model_training: "an ethics decision"')
+    )
+    assert found()["consents"] == "ok"
