@@ -7,24 +7,32 @@ import sqlite3
 from collections import Counter
 from collections.abc import Mapping
 
+from cameo_client.tags import incremental
 from cameo_client.tags.apply import Decision, Outcome, counts
+from cameo_client.tags.incremental import Marks
 from cameo_client.tags.reasons import CODES
 from cameo_client.tags.store import StoredTag, TagStore, utc_text
 
 Before = Mapping[tuple[str, str], StoredTag]
 
 
-def write(store: TagStore, outcome: Outcome) -> dict[str, int]:
+def write(
+    store: TagStore, outcome: Outcome, *, only: frozenset[str] | None = None, marks: Marks | None = None
+) -> dict[str, int]:
     """Replace the tags of the outcome's rules by what it decided.
 
     Stored and waiting decisions become rows, blocked ones leave none. Tags of other rules stay unless expired.
+    only: the patients that were evaluated, the tags of others stay; None: all were. marks: kept for the next
+    evaluation of the changed (see incremental.py); without them it is one of everybody.
     Returns how many were added, removed, changed (state or rule version) and unchanged.
     """
     now, tally, digest = outcome.world.given.now, Counter[str](), hashlib.sha256()
     with store.transaction() as db:
         run = db.execute("SELECT coalesce(max(run), 0) + 1 FROM runs").fetchone()[0]
         store.close_run(db, run, now, {})
-        before: Before = {(row.pseudonym, row.tag): row for row in store.every()}
+        rows = store.every()
+        before: Before = {(row.pseudonym, row.tag): row for row in rows if only is None or row.pseudonym in only}
+        tally["unchanged"] = len(rows) - len(before)
         decided = set()
         for decision in outcome.decisions(("stored", "waiting")):
             digest.update(_line(decision))
@@ -32,6 +40,7 @@ def write(store: TagStore, outcome: Outcome) -> dict[str, int]:
             tally[_put(store, db, run, decision, before, outcome)] += 1
         tally["removed"] = _drop(store, db, before, decided, outcome)
         result = {key: tally[key] for key in ("added", "removed", "changed", "unchanged")}
+        incremental.save(store, db, marks)
         _close(store, db, run, outcome, result, digest.hexdigest())
     return result
 
