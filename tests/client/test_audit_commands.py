@@ -91,3 +91,22 @@ def test_the_first_bad_entry_is_named_on_the_command_line(shell: Shell) -> None:
     assert code == 6
     assert "audit-log-broken" in err
     assert "entry 2" in err
+
+
+def test_who_approves_and_takes_tags_is_written_down(shell: Shell, tmp_path: Path) -> None:
+    person = "B. Doctor"
+    roles = ("--role", "reviewer", "--role", "operator")
+    assert shell("tags", "roles", "--add", person, *roles)[0] == 0
+    assert shell("tags", "approve-pack", "--as", person)[0] == 0
+    assert shell("tags", "export", "--counts", "--as", person)[0] == 0
+    assert shell("tags", "export", str(tmp_path / "tags.csv"), "--as", person)[0] == 0
+    _, out, _ = shell("audit", "export")
+    rows = [json.loads(line) for line in out.splitlines()]
+    found = [(row["kind"], row["who"], row["about"]) for row in rows[1:]]
+    assert found == [
+        ("pack-approved", person, "heart"),
+        ("tags-exported", person, "counts"),
+        ("tags-exported", person, "csv"),
+    ]
+    assert shell("tags", "export", "--counts", "--as", "X. Nobody")[0] != 0
+    assert len(shell("audit", "export")[1].splitlines()) == len(rows), "what was refused was not done"

@@ -42,7 +42,14 @@ def dry_run(person: Person, home: Home = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def apply(person: Person, home: Home = None, as_json: AsJson = False) -> None:
+def apply(
+    person: Person,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Evaluate only patients for whom something changed; the same result.")
+    ] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
     """Score the patients with the newest models and write their tags.
 
     The running node does this by itself whenever a model is published.
@@ -55,7 +62,9 @@ def apply(person: Person, home: Home = None, as_json: AsJson = False) -> None:
 
     _require(home, person, "apply")
     with _open(home) as (paths, ward, store):
-        _tell(desk.apply_packs(paths, ward, store)[1], as_json)
+        answer = desk.apply_packs(paths, ward, store, changed_only=changed)[1]
+    _note(home, "tags-applied", person)
+    _tell(answer, as_json)
 
 
 @app.command()
@@ -136,8 +145,10 @@ def approve(
     with _store(home) as store:
         if pack is not None:
             answer = desk.approve_pack(store, pack, catalogue_of(open_home(home)), person, now, owns=owns)
+            _note(home, "pack-approved", person, str(answer["pack"]), sha256=str(answer["sha256"]))
         else:
             answer = desk.approve(store, pseudonym or "", tag or "", person, now, reject=reject, owns=owns)
+            _note(home, "tag-reviewed", person, str(tag), verdict=str(answer["verdict"]))
     _tell(answer, as_json)
 
 
@@ -164,6 +175,8 @@ def approve_pack(person: Person, home: Home = None, as_json: AsJson = False) -> 
         answers = [
             desk.approve_pack(store, path, facts, person, now, owns=owns) for path in pack_paths(place, facts.id)
         ]
+    for answer in answers:
+        _note(home, "pack-approved", person, str(answer["pack"]), sha256=str(answer["sha256"]))
     emit({"packs": answers}, as_json, lambda: "\n".join(map(text, answers)))
 
 
@@ -230,6 +243,14 @@ def _store(home: Path | None) -> Iterator[TagStore]:
 
     with TagStore(open_home(home).tags) as store:
         yield store
+
+
+def _note(home: Path | None, kind: str, person: str, about: str = "", **facts: str) -> None:
+    """Write down who did it; what it said of whom is in the tag store's own log."""
+    from cameo_client.audit import note
+    from cameo_client.home import open_home
+
+    note(open_home(home), kind, who=person, about=about, **facts)
 
 
 def _tell(answer: dict[str, Any], as_json: bool) -> None:

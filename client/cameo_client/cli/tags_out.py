@@ -53,6 +53,7 @@ def export(
       cameo-node tags export --to postgresql://cameo@db/care --as "C. Operator"
       cameo-node tags export --counts --as "C. Operator"
     """
+    from cameo_client.audit import note
     from cameo_client.consent.store import ConsentStore
     from cameo_client.home import PRIVATE, open_home, write_file
     from cameo_client.tagging import tag_policy
@@ -76,6 +77,7 @@ def export(
             write_file(out.absolute(), data, PRIVATE)
         else:
             answer = takeout.export_counts(*given)
+    note(place, "tags-exported", who=person, about=table if to is not None else form if out is not None else "counts")
     _tell(answer, as_json)
 
 
@@ -158,7 +160,7 @@ def roles(
             store.note("roles-changed", entry, datetime.now(UTC))
     people = [one.model_dump(mode="json") for one in known.people] if known else []
     may = {action: [one for one in who.ROLES if one in allowed] for action, allowed in who.MAY.items()}
-    _tell({"schema_version": SCHEMA_VERSION, "command": "roles", "people": people, "may": may}, as_json)
+    _tell({"schema_version": SCHEMA_VERSION, "command": "roles", "entered": add, "people": people, "may": may}, as_json)
 
 
 def rotate_key(

@@ -15,6 +15,7 @@ from cameo_protocol.web.links import Links, Visitor
 from cameo_protocol.web.sessions import Sessions
 from cameo_server import enrolment
 from cameo_server.api.services import Coordinator
+from cameo_server.audit import note
 from cameo_server.dashboard.views import charts, run_view
 from cameo_server.launch import stop_run
 from cameo_server.run.summary import REPORT, list_runs, open_store
@@ -23,8 +24,8 @@ ROLES = frozenset({"coordinator", "researcher", "auditor"})
 TABS = (Tab("/runs", "Runs", ROLES), Tab("/sites", "Sites", ROLES))
 READER = Depends(allowed(*ROLES))
 LAUNCHER = Depends(allowed("coordinator", "researcher"))
-OWNER = Depends(allowed("coordinator"))
 Reader = Annotated[Visitor, READER]
+Owner = Annotated[Visitor, Depends(allowed("coordinator"))]
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,10 @@ class _Routes:
             policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
             return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": policy})
 
-        @app.post("/runs/{run}/stop", dependencies=[LAUNCHER])
-        def stop(run: str) -> Response:
-            stop_run(open_store(home, run))
+        @app.post("/runs/{run}/stop")
+        def stop(run: str, who: Annotated[Visitor, LAUNCHER]) -> Response:
+            if stop_run(open_store(home, run)):
+                note(home, "run-stop-asked", who=who.name, about=run)
             return RedirectResponse(f"/runs/{run}", 303)
 
     def add_sites(self, app: FastAPI) -> None:
@@ -119,12 +121,14 @@ class _Routes:
         def sites_table(who: Reader) -> Response:
             return self._page("sites_table.html", who, "", **listed())
 
-        @app.post("/sites/{name}/approve", dependencies=[OWNER])
-        def approve(name: str, fingerprint: Annotated[str, Form()]) -> Response:
-            enrolment.approve(at.home, name, fingerprint.strip(), at.now())
+        @app.post("/sites/{name}/approve")
+        def approve(name: str, fingerprint: Annotated[str, Form()], who: Owner) -> Response:
+            state = enrolment.approve(at.home, name, fingerprint.strip(), at.now())
+            note(at.home, "site-approved", who=who.name, about=name, fingerprint=state.fingerprint)
             return RedirectResponse("/sites", 303)
 
-        @app.post("/sites/{name}/revoke", dependencies=[OWNER])
-        def revoke(name: str) -> Response:
-            enrolment.revoke(at.home, name, at.now())
+        @app.post("/sites/{name}/revoke")
+        def revoke(name: str, who: Owner) -> Response:
+            state = enrolment.revoke(at.home, name, at.now())
+            note(at.home, "site-revoked", who=who.name, about=name, fingerprint=state.fingerprint)
             return RedirectResponse("/sites", 303)

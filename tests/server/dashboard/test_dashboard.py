@@ -7,6 +7,7 @@ import time
 import httpx
 import pytest
 
+from cameo_server.audit import open_audit
 from cameo_server.run.store import RunStore
 
 from .conftest import HOSTILE, ROLES, Page
@@ -118,6 +119,21 @@ def test_stopping_leaves_word_for_the_run(page: Page) -> None:
     with page.client("researcher") as client:
         client.post("/runs/r1/stop")
     assert RunStore(page.home.runs / "r1").stop_asked()
+    with open_audit(page.home) as log:
+        last = [entry for entry, _ in log.entries()][-1]
+    assert (last.kind, last.who, last.about) == ("run-stop-asked", "researcher", "r1")
+
+
+def test_a_report_is_shown_where_there_is_one(page: Page) -> None:
+    (page.home.runs / "r1" / "report.html").write_text("<h1>it</h1>")
+    with page.client("auditor") as client:
+        assert "/runs/r1/report" in client.get("/runs/r1").text
+        answer = client.get("/runs/r1/report")
+    assert (answer.status_code, answer.text) == (200, "<h1>it</h1>")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "sandbox" in policy
+    assert "script" not in policy
 
 
 def test_log_out_ends_the_session(page: Page) -> None:
