@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,11 @@ def quality_of(score: float, hard: bool, pseudonyms: Sequence[str], records: pl.
     return Quality(0.0 if hard else score, frozenset(poor))
 
 
-def evaluate(paths: Sequence[Path], ward: Ward, store: TagStore) -> Outcome:
-    """Derive and guard, writing nothing."""
+def evaluate(paths: Sequence[Path], ward: Ward, store: TagStore, *, trial: bool = False) -> Outcome:
+    """Derive and guard, writing nothing. trial: as if this content of the packs were approved already."""
     schema, rules, given = _inputs(paths, ward, store)
+    if trial:
+        given = replace(given, approved_packs=frozenset(item.pack_sha256 for item in rules))
     return apply(ward.facts, rules, schema, given)
 
 
@@ -81,15 +83,17 @@ def _inputs(paths: Sequence[Path], ward: Ward, store: TagStore) -> tuple[Schema,
 def dry_run(paths: Sequence[Path], ward: Ward, store: TagStore) -> dict[str, Any]:
     """What `apply` would do: tallies, reach of each rule, overlaps, disparity, and how many tags would come and go.
 
-    Writes nothing, logs no use.
+    It is told as if the packs were approved, since it is what one looks at before approving them; `not_approved` names
+    those that are not. Writes nothing, logs no use.
     """
-    outcome = evaluate(paths, ward, store)
+    outcome, approved = evaluate(paths, ward, store, trial=True), store.approved_packs()
     wanted = {(one.pseudonym, one.rule.rule.tag.name): one.state for one in outcome.decisions(("stored", "waiting"))}
     keys = {item.key for item in outcome.world.rules}
     present = {(one.pseudonym, one.tag): one.state for one in store.tags(ward.now) if one.rule in keys}
     return {
         "schema_version": SCHEMA_VERSION,
         "command": "dry-run",
+        "not_approved": sorted({one.pack_id for one in outcome.world.rules if one.pack_sha256 not in approved}),
         "tags": [tally.as_dict() for tally in counts(outcome)],
         "reach": reach(outcome),
         "overlaps": overlaps(outcome),
@@ -201,7 +205,7 @@ def approve(
         "pseudonym": pseudonym,
         "tag": tag,
         "verdict": "rejected" if reject else "approved",
-        "do": "" if reject else "run: cameo-node tags apply",
+        "do": "" if reject else "run: cameo-node tags apply --as NAME",
     }
 
 
@@ -218,7 +222,7 @@ def approve_pack(
         "pack": pack.pack.id,
         "version": pack.pack.version,
         "sha256": pack.sha256(),
-        "do": "run: cameo-node tags apply",
+        "do": "run: cameo-node tags apply --as NAME",
     }
 
 
@@ -270,7 +274,7 @@ def _require_approved(outcome: Outcome) -> None:
             raise OperatorError(
                 "pack-not-approved",
                 what=f"nobody has approved this content of the pack {item.pack_id} {item.pack_version}",
-                do=f"have a second person run: cameo-node tags approve --pack conf/tags/{item.pack_id}.yaml",
+                do=f"have a second person run: cameo-node tags approve --pack {item.pack_id}.yaml --as NAME",
                 exit=ExitCode.POLICY,
             )
 

@@ -52,7 +52,9 @@ def explain(outcome: Outcome, pseudonym: str, tag: str) -> Explanation:
     row = outcome.row(pseudonym)
     if row is None:
         raise OperatorError(
-            "pseudonym-unknown", what="no patient of that pseudonym in the facts", do="run: cameo-node tags queue"
+            "pseudonym-unknown",
+            what="no patient of that pseudonym in the facts",
+            do="run: cameo-node tags queue --as NAME",
         )
     values = outcome.world.frame.row(row, named=True)
     answers = _answers(outcome, item, row, values)

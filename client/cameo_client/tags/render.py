@@ -48,6 +48,9 @@ def _tags(answer: Answer) -> list[str]:
     for name in answer["situations_not_observable"]:
         lines.append(f"note: these facts cannot show the sensitive situation {name}")
     lines += [f"fairness: {alert}" for alert in answer["fairness"]]
+    if answer.get("evaluated", 0) < answer.get("patients", 0):
+        lines.append(f"evaluated: {answer['evaluated']} of {answer['patients']} patients, those with a change")
+    lines += [f"note: the pack {name} is not approved yet" for name in answer.get("not_approved", ())]
     changes = [f"{answer[key]} {key}" for key in ("added", "removed", "changed", "unchanged") if key in answer]
     return [*lines, ("would be: " if answer["command"] == "dry-run" else "") + ", ".join(changes)]
 
@@ -55,7 +58,10 @@ def _tags(answer: Answer) -> list[str]:
 def _reach(row: Answer) -> list[str]:
     line = (f"reach: {row['tag']} proposed {row['proposed']:.1%}, kept {row['coverage']:.1%},"
             f" unknown {row['unknown']:.1%}")  # fmt: skip
-    return [line if row["fires"] == "sometimes" else f"{line}; it {row['fires']} fires"]
+    if row["fires"] == "sometimes":
+        return [line]
+    why = "".join(f": no model {name} is installed" for name in row["without_model"])
+    return [f"{line}; it {row['fires']} fires{why}"]
 
 
 def _models(answer: Answer) -> list[str]:
@@ -85,7 +91,8 @@ def _roles(answer: Answer) -> list[str]:
     for one in answer["people"]:
         owns = f" (stands for {', '.join(one['owns'])})" if one["owns"] else ""
         lines.append(f"{one['name']}: {', '.join(one['roles'])}{owns}")
-    lines += [f"  {action:<14} {', '.join(roles)}" for action, roles in answer["may"].items()]
+    if answer["entered"] is None:
+        lines += [f"  {action:<14} {', '.join(roles)}" for action, roles in answer["may"].items()]
     return lines
 
 

@@ -211,7 +211,9 @@ class TagStore:
         """
         found = [row for row in self.tags(now, pseudonym=pseudonym, state="waiting") if row.tag == tag]
         if not found:
-            raise OperatorError("tag-not-waiting", what="no such tag waits for review", do="run: cameo-node tags queue")
+            raise OperatorError(
+                "tag-not-waiting", what="no such tag waits for review", do="run: cameo-node tags queue --as NAME"
+            )
         (row,) = found
         rule = self.rule(row.pack_sha256, row.rule)
         if rule and any(same(rule.owner, one) for one in (person, *owns)):

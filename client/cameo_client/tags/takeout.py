@@ -84,7 +84,7 @@ def _rows(
             raise OperatorError(
                 "export-quota",
                 what=f"more than {limit} rows would leave the store within 24 hours by {whose}",
-                do="export counts instead: cameo-node tags export --counts, or wait a day",
+                do="export counts instead: cameo-node tags export --counts --as NAME, or wait a day",
                 exit=ExitCode.POLICY,
             )
     return rows

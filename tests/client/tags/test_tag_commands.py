@@ -94,8 +94,11 @@ def test_nothing_is_applied_before_a_pack_is_approved(store: TagStore, pack: Pat
     with pytest.raises(OperatorError, match="pack-not-approved") as caught:
         desk.apply_packs([pack], ward, store)
     assert caught.value.exit_code == ExitCode.POLICY
-    blocked = cells(desk.dry_run([pack], ward, store))
-    assert blocked["bp-reading-high"] == (0, {}, {"pack-not-approved": 1})
+    dry = desk.dry_run([pack], ward, store)
+    assert cells(dry)["bp-reading-high"] == (1, {}, {}), "whoever is to approve it sees what it would do"
+    assert dry["not_approved"] == ["heart"]
+    assert "the pack heart is not approved yet" in text(dry)
+    assert desk.explain([pack], ward, store, "p0", "bp-reading-high")["reason"] == "pack-not-approved"
 
 
 def test_the_whole_way(store: TagStore, pack: Path, ward: Ward, in_force: dict[str, Any]) -> None:
@@ -104,7 +107,7 @@ def test_the_whole_way(store: TagStore, pack: Path, ward: Ward, in_force: dict[s
     assert store.tags(ward.now) == []
     _, applied = desk.apply_packs([pack], ward, store)
     assert applied["tags"] == dry["tags"]
-    assert (dry["added"], dry["removed"]) == (applied["added"], 0)
+    assert (dry["added"], dry["removed"], dry["not_approved"]) == (applied["added"], 0, [])
     assert cells(applied) == {
         "heart-risk-high": (1, {}, {}),
         "heart-risk-moderate": (0, {}, {"consent-missing": 2}),
@@ -129,6 +132,23 @@ def test_every_use_is_logged_for_the_patient(store: TagStore, pack: Path, ward: 
     assert {(use.scope, use.ground == "consent") for use in uses} == {("care", False), ("health_education", True)}
     assert all(use.reference == "heart 1.0.0" for use in uses)
     assert ward.consents.report("p2").uses == ()
+
+
+def test_only_the_changed_are_evaluated_when_asked(store: TagStore, pack: Path, ward: Ward, in_force: Any) -> None:
+    first = desk.apply_packs([pack], ward, store, changed_only=True)[1]
+    assert (first["evaluated"], first["patients"]) == (4, 4), "nothing to compare with"
+    before = store.tags(ward.now)
+    facts = ward.facts.with_columns(chol=pl.when(pl.col("pseudonym") == "p3").then(200.0).otherwise(pl.col("chol")))
+    later = at(ward, facts=facts, now=ward.now + timedelta(minutes=5))
+    answer = desk.apply_packs([pack], later, store, changed_only=True)[1]
+    assert answer["evaluated"] < answer["patients"] == 4
+    assert (answer["added"], answer["removed"], answer["changed"]) == (0, 1, 0)
+    assert answer["unchanged"] == len(before) - 1
+    assert {(tag.pseudonym, tag.tag) for tag in before} - {
+        (tag.pseudonym, tag.tag) for tag in store.tags(later.now)
+    } == {("p3", "cholesterol-high")}
+    assert f"evaluated: {answer['evaluated']} of 4 patients" in text(answer)
+    assert "evaluated:" not in text(first)
 
 
 def test_quality_below_the_floor_writes_nothing_and_keeps_what_is(
