@@ -21,9 +21,11 @@ OVERLAP = 0.5
 def reach(outcome: Outcome) -> list[dict[str, Any]]:
     """One row a tag: shares of all patients that the rule proposes, keeps (stored or waiting), or cannot judge.
 
-    fires: "never" and "always" are faults more often than findings; "sometimes" is the rest.
+    fires: "never" and "always" are faults more often than findings; "sometimes" is the rest. without_model: the models
+    that the rule reads and that are not installed here.
     """
     rows = []
+    installed = {model.name for model in outcome.world.given.models}
     for item in outcome.world.rules:
         proposed, unknown = outcome.candidates[item.key], outcome.world.unknown[item.key]
         share = _share(proposed)
@@ -34,6 +36,7 @@ def reach(outcome: Outcome) -> list[dict[str, Any]]:
                 "coverage": _share(_kept(outcome, item.key)),
                 "unknown": _share(unknown),
                 "fires": "never" if not proposed.any() else "always" if proposed.all() else "sometimes",
+                "without_model": [name for name in item.models if name not in installed],
             }
         )
     return rows

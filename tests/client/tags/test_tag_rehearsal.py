@@ -8,7 +8,7 @@ import pytest
 
 from cameo_client.tagging import audited, calibrated
 from cameo_client.tags.rehearsal import changed_by_model, disparity, overlaps, reach
-from cameo_client.tags.render import text
+from cameo_client.tags.render import _reach, text
 
 MODEL = {"name": "risk_t2d_12m", "min_version": 1, "max_age_days": 9}
 
@@ -17,14 +17,30 @@ def test_reach_names_what_never_and_always_fires(kit: Any) -> None:
     rules = [kit.rule(), kit.rule(id="dbp-high", when="dbp >= 90"), kit.rule(id="adult", when="age >= 18")]
     rows = [{"sbp": 150.0}, {"sbp": 120.0}, {"sbp": 120.0}, {"objected": True, "sbp": 150.0}]
     assert reach(kit.run(rules, rows)) == [
-        {"tag": "bp-high", "proposed": 0.5, "coverage": 0.25, "unknown": 0.0, "fires": "sometimes"},
-        {"tag": "dbp-high", "proposed": 0.0, "coverage": 0.0, "unknown": 1.0, "fires": "never"},
-        {"tag": "adult", "proposed": 1.0, "coverage": 0.75, "unknown": 0.0, "fires": "always"},
+        {
+            "tag": "bp-high",
+            "proposed": 0.5,
+            "coverage": 0.25,
+            "unknown": 0.0,
+            "fires": "sometimes",
+            "without_model": [],
+        },
+        {"tag": "dbp-high", "proposed": 0.0, "coverage": 0.0, "unknown": 1.0, "fires": "never", "without_model": []},
+        {"tag": "adult", "proposed": 1.0, "coverage": 0.75, "unknown": 0.0, "fires": "always", "without_model": []},
     ]
     assert reach(kit.run(rules, [])) == [
-        {"tag": tag, "proposed": 0.0, "coverage": 0.0, "unknown": 0.0, "fires": "never"}
+        {"tag": tag, "proposed": 0.0, "coverage": 0.0, "unknown": 0.0, "fires": "never", "without_model": []}
         for tag in ("bp-high", "dbp-high", "adult")
     ]
+
+
+def test_a_rule_that_waits_for_its_model_says_so(kit: Any) -> None:
+    rule = kit.rule(id="t2d-risk", when="risk_t2d_12m >= 0.3", model=MODEL)
+    (waits,) = reach(kit.run([rule], [{}]))
+    assert (waits["fires"], waits["without_model"]) == ("never", ["risk_t2d_12m"])
+    assert _reach(waits)[0].endswith("it never fires: no model risk_t2d_12m is installed")
+    (has,) = reach(kit.run([rule], [{"risk_t2d_12m": 0.1}], models=kit.models("risk_t2d_12m")))
+    assert (has["fires"], has["without_model"]) == ("never", [])
 
 
 def test_overlaps_count_those_who_get_both_among_those_who_get_either(kit: Any) -> None:
