@@ -12,6 +12,7 @@ import typer
 from cameo_lab.audit.cli import audit, auditor
 from cameo_lab.bench.cli import bench
 from cameo_lab.generate.cli import data
+from cameo_lab.report_cli import report
 from cameo_protocol.console import emit, execute, new_app, say
 from cameo_server import cli as coordinator
 
@@ -27,6 +28,7 @@ app = new_app(
     "  cameo run data=heart"
 )
 app.command()(audit)
+app.command()(report)
 coordinator.register(app, auditor)
 app.add_typer(data, name="data")
 app.add_typer(bench, name="bench")

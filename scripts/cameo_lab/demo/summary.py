@@ -30,8 +30,8 @@ def conclude(
     out: Path, coordinator: Path, run: str, setting: Setting, seconds: Mapping[str, float], lost: Sequence[str]
 ) -> tuple[Path, dict[str, Any]]:
     """Compute the figures, write OUT/summary.json and OUT/report.html; returns the report's path and the summary."""
-    from cameo_lab.demo.report import report_record
     from cameo_lab.report import render
+    from cameo_lab.report.of_run import Told, report_record
 
     store = RunStore(coordinator / "runs" / run)
     plan = parse_plan(store.plan())
@@ -43,7 +43,19 @@ def conclude(
     summary = _summary(plan, events, clear, accounts, tags, seconds)
     (out / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     card = json.loads((store.folder / "card.json").read_bytes())
-    record = report_record(plan, run, events, setting, clear, accounts, tags, summary, card)
+    told = Told(
+        title=setting.title,
+        data=setting.note,
+        synthetic=setting.synthetic,
+        fictional_consents=True,
+        seconds=summary["seconds"],
+        traffic=summary["uploads"],
+        prototypes=clear.segment_parameters,
+        clear=clear,
+        accounts=accounts,
+        tags=tags,
+    )
+    record = report_record(plan, run, events, card, told)
     report = out / "report.html"
     report.write_text(render(record), encoding="utf-8")
     return report, summary
@@ -69,7 +81,7 @@ def tallies(home: Path) -> list[dict[str, Any]]:
     """Tag counts of a hospital's last evaluation, exact: only for a demo that owns all folders."""
     with TagStore(NodeHome(home).tags) as store:
         last = store.last_run()
-    counts: list[dict[str, Any]] = list(last["counts"]) if last else []  # type: ignore[call-overload]
+    counts: list[dict[str, Any]] = list(last["counts"]) if last else []
     return counts
 
 

@@ -19,6 +19,7 @@ _LINES = {
     "published": "published to {stored}",
     "finished": "told the end: {told}",
     "stopped": "stopped: {code}",
+    "report": "report written, SHA-256 {sha256:.12}",
 }
 
 

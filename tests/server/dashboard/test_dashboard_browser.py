@@ -103,3 +103,24 @@ def test_the_first_paint_is_quick(tab: Any, page: Page) -> None:
     tab.goto(page.url + "/runs/r1")
     paint = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0")
     assert 0 < paint < 5000  # the goal is 500 ms on a quiet machine; this only catches a page that waits for data
+
+
+def test_the_pages_own_forms_are_taken(tab: Any, page: Page) -> None:
+    """Browsers say where a form comes from, unless a referrer policy keeps them from it."""
+    tab.goto(page.url + "/runs/r1")
+    tab.get_by_text("Stop before the next round").click()
+    tab.wait_for_url("**/runs/r1")
+    assert RunStore(page.home.runs / "r1").stop_asked()
+    tab.goto(page.url + "/sites")
+    tab.get_by_role("button", name="Revoke hospital-b").click()
+    tab.wait_for_url("**/sites")
+    tab.get_by_text("Log out").click()
+    tab.wait_for_url("**/login")
+    assert tab.seen.errors == []
+
+
+def test_no_page_is_wider_than_a_phone(tab: Any, page: Page) -> None:
+    tab.set_viewport_size({"width": 390, "height": 800})
+    for path in PATHS:
+        tab.goto(page.url + path)
+        assert tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, path

@@ -1,16 +1,15 @@
-"""A demo's run as a `ReportRecord`: what the coordinator knows, and, marked so, what only this lab can see."""
+"""A run as a `ReportRecord`: what the coordinator knows and, where a demo's lab adds it, what only that lab can see."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cameo_lab.demo.figures import ClearFigures
-from cameo_lab.demo.setting import Setting
 from cameo_lab.report.record import (
     Account,
     Audit,
@@ -43,59 +42,73 @@ from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan, SegmentTask
 from cameo_protocol.privacy.statements import statements
 from cameo_server.run.findings import costs
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from cameo_lab.demo.figures import ClearFigures
+
 Events = Sequence[Mapping[str, Any]]
-SHOWN_VERSIONS = ("cameo-fl", "flwr", "torch", "opacus", "cryptography", "opendp", "dp-accounting")
 
 
-def report_record(
-    plan: RunPlan,
-    run: str,
-    events: Events,
-    setting: Setting,
-    clear: ClearFigures,
-    accounts: Mapping[str, Mapping[str, Any]],
-    tags: Mapping[str, Sequence[Mapping[str, Any]]],
-    summary: Mapping[str, Any],
-    card: Mapping[str, Any],
-) -> ReportRecord:
-    """Everything a report shows, from the plan, the events, the model card and the lab's figures."""
-    from importlib.metadata import version
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What is known of a run beside its plan, its events and its card.
 
+    data: one sentence. seconds: setup, round_median, total. prototypes: the published segment model, flat.
+    Only a lab that reads every hospital's folder has the rest: clear figures, accounts and tag tallies by hospital.
+    """
+
+    title: str
+    data: str
+    synthetic: bool
+    fictional_consents: bool
+    seconds: Mapping[str, float]
+    traffic: Mapping[str, int]
+    prototypes: npt.NDArray[np.float64] | None
+    clear: ClearFigures | None = None
+    accounts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tags: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+
+def report_record(plan: RunPlan, run: str, events: Events, card: Mapping[str, Any], told: Told) -> ReportRecord:
+    """Everything a report of a published run shows."""
     return ReportRecord(
-        name=setting.title,
+        name=told.title,
         plan_id=plan.plan_id(),
         run_id=run,
         created=datetime.fromtimestamp(events[0]["time"], UTC),
-        data=setting.note,
-        synthetic=setting.synthetic,
-        fictional_consents=True,
-        hospitals=tuple(_hospital(site.name, events, accounts[site.name]) for site in plan.cohort.sites),
+        data=told.data,
+        synthetic=told.synthetic,
+        fictional_consents=told.fictional_consents,
+        hospitals=tuple(_hospital(site.name, events, told.accounts.get(site.name)) for site in plan.cohort.sites),
         threshold=plan.cohort.threshold,
         colluders=plan.cohort.colluders,
         mode=plan.privacy.mode,
         tasks=_tasks(plan),
         statements=_statements(plan),
-        rounds=_rounds(events, clear),
-        uploads=_uploads(summary["uploads"]),
-        timing=_timing(events, summary),
-        quality=_quality(plan, events, clear),
-        segments=_segments(plan, clear),
+        rounds=_rounds(events, told.clear),
+        uploads=_uploads(told.traffic),
+        timing=_timing(events, told.seconds),
+        quality=_quality(plan, events, told.clear),
+        segments=_segments(plan, told),
         audit=_audit(card["audit"]),
-        tags=tuple(_tag(name, tally) for name, rows in tags.items() for tally in rows),
-        versions=tuple((name, version(name)) for name in SHOWN_VERSIONS),
+        tags=tuple(_tag(name, tally) for name, rows in told.tags.items() for tally in rows),
+        versions=_versions(card),
     )
+
+
+def _versions(card: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Of the software that made the models: as the card says, so that the same run gives the same report."""
+    return tuple((name, str(found)) for name, found in sorted(card["versions"].items()))
 
 
 def _uploads(counted: Mapping[str, int]) -> Uploads:
     return Uploads(masked=counted["masked"], clear=counted["clear"], total_bytes=counted["bytes"])
 
 
-def _hospital(name: str, events: Events, account: Mapping[str, Any]) -> Hospital:
+def _hospital(name: str, events: Events, account: Mapping[str, Any] | None) -> Hospital:
     declined = any(e["event"] == "admission" and e["site"] == name and e["answer"] != "accept" for e in events)
-    curve = tuple(
-        Spent(epsilon=point["epsilon"], purpose=point.get("purpose", "")) for point in account["report"]["curve"]
-    )
-    money = Account(spent=account["spent"], planned=account["held"], cap=account["cap"], curve=curve)
+    money = _account(account) if account is not None else None
     if declined:
         return Hospital(name=name, status="declined", account=money)
     rounds = [e for e in events if e["event"] == "round"]
@@ -103,6 +116,11 @@ def _hospital(name: str, events: Events, account: Mapping[str, Any]) -> Hospital
         return Hospital(name=name, status="took part", account=money)
     first = next((e["round"] for e in rounds if name not in e["survivors"]), 0)
     return Hospital(name=name, status="lost", lost_at_round=first, account=money)
+
+
+def _account(known: Mapping[str, Any]) -> Account:
+    curve = (Spent(epsilon=point["epsilon"], purpose=point.get("purpose", "")) for point in known["report"]["curve"])
+    return Account(spent=known["spent"], planned=known["held"], cap=known["cap"], curve=tuple(curve))
 
 
 def _tasks(plan: RunPlan) -> tuple[TaskRow, ...]:
@@ -129,7 +147,7 @@ def _statements(plan: RunPlan) -> tuple[Statement, ...]:
     )
 
 
-def _rounds(events: Events, clear: ClearFigures) -> tuple[RoundRow, ...]:
+def _rounds(events: Events, clear: ClearFigures | None) -> tuple[RoundRow, ...]:
     rows = []
     for event in events:
         if event["event"] not in ("round", "void"):
@@ -143,26 +161,29 @@ def _rounds(events: Events, clear: ClearFigures) -> tuple[RoundRow, ...]:
                 survivors=0 if void else len(event["survivors"]),
                 void=void,
                 norm=float(np.hypot(*event["norms"].values())) if train and len(event["norms"]) == 2 else None,
-                auc_clear=clear.auc_by_step.get(event["step"] + 1) if train else None,
+                auc_clear=clear.auc_by_step.get(event["step"] + 1) if clear and train else None,
             )
         )
     return tuple(rows)
 
 
-def _timing(events: Events, summary: Mapping[str, Any]) -> Timing:
+def _timing(events: Events, seconds: Mapping[str, float]) -> Timing:
     opened = [event for event in events if event["event"] == "round"]
     stages = {stage: [e["seconds"][stage] for e in opened] for stage in ("upload", "ack", "reveal")}
     return Timing(
-        setup=summary["seconds"]["setup"],
-        round_median=summary["seconds"]["round_median"],
-        total=summary["seconds"]["total"],
-        stages=tuple(StageTime(stage=name, median=statistics.median(values)) for name, values in stages.items()),
+        setup=seconds["setup"],
+        round_median=seconds["round_median"],
+        total=seconds["total"],
+        stages=tuple(StageTime(stage=name, median=statistics.median(found)) for name, found in stages.items() if found),
     )
 
 
-def _quality(plan: RunPlan, events: Events, clear: ClearFigures) -> Quality:
-    risk = next(task for task in plan.tasks if isinstance(task, RiskTask))
-    figures: Mapping[str, Any] = next(e["figures"]["risk"] for e in reversed(events) if e["event"] == "evaluated")
+def _quality(plan: RunPlan, events: Events, clear: ClearFigures | None) -> Quality | None:
+    risk = next((task for task in plan.tasks if isinstance(task, RiskTask)), None)
+    evaluated: Mapping[str, Any] = next((e["figures"] for e in reversed(events) if e["event"] == "evaluated"), {})
+    if risk is None or risk.name not in evaluated:
+        return None
+    figures: Mapping[str, Any] = evaluated[risk.name]
     points = (
         CalibrationPoint(
             predicted=(p["low"] + p["high"]) / 2,
@@ -175,14 +196,14 @@ def _quality(plan: RunPlan, events: Events, clear: ClearFigures) -> Quality:
     return Quality(
         label=risk.label,
         auc_dp=_estimate(figures["auc"]),
-        auc_clear=clear.auc,
-        auc_pooled=clear.auc_pooled,
+        auc_clear=clear.auc if clear else None,
+        auc_pooled=clear.auc_pooled if clear else None,
         calibration=tuple(points),
         brier=_estimate(figures["brier"]),
         prevalence=_estimate(figures["prevalence"]),
         gap=_interval(figures["gap"]),
         groups=tuple(_groups(table) for table in figures["groups"]),
-        recalibration=_recalibration(events, clear),
+        recalibration=_recalibration(risk.name, events, clear),
     )
 
 
@@ -210,8 +231,8 @@ def _groups(table: Mapping[str, Any]) -> GroupTable:
     return GroupTable(fact=table["fact"], release=table["release"], rows=rows)
 
 
-def _recalibration(events: Events, clear: ClearFigures) -> Recalibration | None:
-    found = next((e["corrections"].get("risk") for e in reversed(events) if e["event"] == "recalibrated"), None)
+def _recalibration(risk: str, events: Events, clear: ClearFigures | None) -> Recalibration | None:
+    found = next((e["corrections"].get(risk) for e in reversed(events) if e["event"] == "recalibrated"), None)
     if found is None:
         return None
     return Recalibration(
@@ -220,8 +241,8 @@ def _recalibration(events: Events, clear: ClearFigures) -> Recalibration | None:
         intercept=Interval(**found["intercept"]),
         release=found["release"],
         note=found["note"],
-        error_before=clear.error_raw,
-        error_after=clear.error,
+        error_before=clear.error_raw if clear else None,
+        error_after=clear.error if clear else None,
     )
 
 
@@ -240,18 +261,22 @@ def _audit(found: Mapping[str, Any] | None) -> Audit | None:
     return Audit(effort=found["effort"], lower_bound=found["lower_bound"], claim=found["claim"], checks=checks)
 
 
-def _segments(plan: RunPlan, clear: ClearFigures) -> Segments:
+def _segments(plan: RunPlan, told: Told) -> Segments | None:
     from cameo_models.prototypes import describe_prototypes
     from cameo_server.definitions import read_catalogue
 
-    catalogue = read_catalogue(plan.data.catalogue)
-    task = next(task for task in plan.tasks if isinstance(task, SegmentTask))
-    described = describe_prototypes(catalogue, task, clear.segment_parameters)
+    task = next((task for task in plan.tasks if isinstance(task, SegmentTask)), None)
+    if task is None or told.prototypes is None:
+        return None
+    catalogue, clear = read_catalogue(plan.data.catalogue), told.clear
+    bands = [size_band(size) for size in clear.sizes] if clear else [None] * task.clusters
     segments = tuple(
-        Segment(name=f"Segment {number}", size_band=size_band(size), traits=_traits(catalogue, values))
-        for number, (size, values) in enumerate(zip(clear.sizes, described, strict=True), start=1)
+        Segment(name=f"Segment {number}", size_band=band, traits=_traits(catalogue, values))
+        for number, (band, values) in enumerate(
+            zip(bands, describe_prototypes(catalogue, task, told.prototypes), strict=True), start=1
+        )
     )
-    return Segments(segments=segments, ari_reference=clear.ari)
+    return Segments(segments=segments, ari_reference=clear.ari if clear else None)
 
 
 def _traits(catalogue: Catalogue, values: Mapping[str, float | str | None]) -> tuple[Trait, ...]:
