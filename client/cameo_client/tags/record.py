@@ -41,7 +41,7 @@ def write(
         tally["removed"] = _drop(store, db, before, decided, outcome)
         result = {key: tally[key] for key in ("added", "removed", "changed", "unchanged")}
         incremental.save(store, db, marks)
-        _close(store, db, run, outcome, result, digest.hexdigest())
+        _close(store, db, run, outcome, {**result, "partial": only is not None}, digest.hexdigest())
     return result
 
 
@@ -80,7 +80,7 @@ def _drop(
 
 
 def _close(
-    store: TagStore, db: sqlite3.Connection, run: int, outcome: Outcome, result: Mapping[str, int], digest: str
+    store: TagStore, db: sqlite3.Connection, run: int, outcome: Outcome, result: Mapping[str, int | bool], digest: str
 ) -> None:
     given = outcome.world.given
     snapshot = given.snapshot.isoformat() if given.snapshot else None

@@ -308,11 +308,12 @@ class TagStore:
         db.execute("INSERT OR REPLACE INTO runs VALUES (?,?,?)", (run, utc_text(now), sealed))
 
     def last_run(self) -> dict[str, Any] | None:
-        """Summary of the last apply, or None: run, at, snapshot, one tally a tag, digest."""
-        row = self._db.execute("SELECT run, at, body FROM runs ORDER BY run DESC").fetchone()
-        if row is None:
-            return None
-        return {"run": row[0], "at": row[1], **self.cipher.unseal(b"runs" + str(row[0]).encode(), row[2])}
+        """Summary of the last apply to all patients, or None: run, at, snapshot, one tally a tag, digest."""
+        for run, at, body in self._db.execute("SELECT run, at, body FROM runs ORDER BY run DESC"):
+            found = self.cipher.unseal(b"runs" + str(run).encode(), body)
+            if not found.get("partial"):
+                return {"run": run, "at": at, **found}
+        return None
 
     def spreads(self) -> dict[str, list[int]]:
         """model id -> how its scores were spread over the patients when it was first applied here."""

@@ -149,6 +149,9 @@ def test_only_the_changed_are_evaluated_when_asked(store: TagStore, pack: Path, 
     } == {("p3", "cholesterol-high")}
     assert f"evaluated: {answer['evaluated']} of 4 patients" in text(answer)
     assert "evaluated:" not in text(first)
+    run = store.last_run()
+    assert run is not None
+    assert run["counts"] == first["tags"], "the page shows tallies of all patients"
 
 
 def test_quality_below_the_floor_writes_nothing_and_keeps_what_is(
