@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from cameo_client.data.findings import SMALLEST_SHOWN, rows_of, shown
@@ -23,6 +24,9 @@ READY = 90.0
 IMPLAUSIBLE = INCONSISTENT = DUPLICATE = 25.0
 STALE = 20.0
 DATES = "inconsistent:dates"
+REPEATED = "duplicate-rows"
+# Rows alike in this many numbers are compared in full.
+MOST_NUMBERS = 6
 Dimension = Literal["completeness", "plausibility", "consistency", "duplicates", "freshness"]
 
 
@@ -117,8 +121,26 @@ def _checks(catalogue: Catalogue) -> Iterator[Check]:
         yield Check(f"impossible:{name}", "plausibility", fails, IMPLAUSIBLE)
     for rule in catalogue.consistency:
         yield Check(f"inconsistent:{rule.id}", "consistency", _contradicts(rule), INCONSISTENT)
-    same = pl.struct(fact.name for fact in catalogue.facts).is_duplicated()
-    yield Check("duplicate-rows", "duplicates", same, DUPLICATE)
+    yield Check(REPEATED, "duplicates", pl.col(REPEATED), DUPLICATE)
+
+
+def repeated_rows(facts: pl.DataFrame, catalogue: Catalogue) -> pl.Series:
+    """(N,) bool, true for rows that say exactly the same as another one.
+
+    A cheap number a row finds the few that could be; only those are compared in full.
+    """
+    names = [fact.name for fact in catalogue.facts]
+    numbers = [fact.name for fact in catalogue.facts if fact.type in ("float", "int")][:MOST_NUMBERS]
+    mark = np.zeros(facts.height)
+    for place, name in enumerate(numbers, 1):
+        mark += facts[name].cast(pl.Float64).fill_null(-1.0).fill_nan(-1.0).to_numpy() * math.sqrt(place + 1)
+    ordered = np.sort(mark)
+    shared = ordered[1:][ordered[1:] == ordered[:-1]]
+    found = np.zeros(facts.height, dtype=bool)
+    if len(shared):
+        suspects = np.flatnonzero(np.isin(mark, shared))
+        found[suspects] = facts[suspects].select(pl.struct(names).is_duplicated()).to_series().to_numpy()
+    return pl.Series(REPEATED, found)
 
 
 def impossible(catalogue: Catalogue) -> dict[str, pl.Expr]:
@@ -159,14 +181,16 @@ def assess(
     whose events contradict their dates of birth or death.
     """
     rules = checks(catalogue)
+    facts = facts.with_columns(repeated_rows(facts, catalogue))
     if contradicted is not None:
         told = [fails for _, fails in contradictions(catalogue).values()]  # by the facts: charged once, not twice
         rules += (Check(DATES, "consistency", pl.col(DATES) & ~pl.any_horizontal(False, *told), INCONSISTENT),)
         facts = facts.with_columns(contradicted.alias(DATES))
     failed = facts.select(check.fails.fill_null(value=False).alias(check.id) for check in rules)
-    lost = failed.select(pl.sum_horizontal(pl.col(check.id) * check.points for check in rules)).to_series()
-    records = (100.0 - lost).clip(0.0, 100.0).alias("quality")
     counts = failed.sum().row(0)
+    points = [pl.col(check.id) * check.points for check, count in zip(rules, counts, strict=True) if count]
+    lost = failed.select(pl.sum_horizontal(pl.lit(0.0), *points)).to_series() if points else _zeros(facts.height)
+    records = (100.0 - lost).clip(0.0, 100.0).alias("quality")
     results = [
         RuleResult(check.id, check.dimension, shown(count), _cost(check.points, count, facts.height))
         for check, count in zip(rules, counts, strict=True)
@@ -184,6 +208,10 @@ def assess(
         failed=failed,
         records=records,
     )
+
+
+def _zeros(height: int) -> pl.Series:
+    return pl.zeros(height, dtype=pl.Float64, eager=True)
 
 
 def _hard(facts: pl.DataFrame, catalogue: Catalogue) -> tuple[str, ...]:
