@@ -1,10 +1,11 @@
-"""Every byte that one hospital sends in a real run, recorded before TLS: no lane, count, score or key in plain.
+"""Every byte that one hospital sends in a real run, recorded before TLS: no lane, count, score, key or canary in plain.
 
 The control plants the fault that the recording is there to find, in the node of this process (CAMEO_FULL=1).
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import threading
@@ -13,11 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import httpx
 import numpy as np
+import polars as pl
 import psutil
 import pytest
 
+from cameo_client.data.pseudonyms import pseudonym
+from cameo_client.home import load_pseudonym_key
 from cameo_client.home import open_home as open_node_home
 from cameo_client.node import hospital as node_hospital
 from cameo_client.node.contribution import Contributor
@@ -26,7 +31,7 @@ from cameo_client.node.service import run_node
 from cameo_lab.demo import driver, setting
 from cameo_lab.demo.processes import Children, call_json
 from cameo_lab.demo.progress import Progress
-from cameo_lab.demo.setting import DemoOptions, prepare
+from cameo_lab.demo.setting import DemoOptions, DemoSite, prepare
 from cameo_protocol import envelope
 from cameo_protocol.packet import Packet
 from cameo_protocol.secagg.client_round import Live
@@ -38,6 +43,7 @@ from cameo_server.launch import follow
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(280)]
 ROUNDS = 3
+CANARY = "CANARY-71d3-"  # before every person's id in the source
 ROUND_FIELDS = {
     "upload": {"kind", "from", "T", "r", "S", "ctx", "y"},
     "ack": {"kind", "from", "T", "r", "U"},
@@ -72,6 +78,7 @@ class Recorder:
         self.vectors: list[bytes] = []
         self.answers: list[Packet] = []
         self.keys: set[bytes] = set()
+        self.canaries: list[bytes] = []
 
     @property
     def masked(self) -> list[bytes]:
@@ -119,6 +126,31 @@ def in_this_process(home: Path) -> Iterator[None]:
         thread.join(30)
 
 
+def plant(site: DemoSite) -> list[bytes]:
+    """Put canaries into a hospital's data, ids and notes that cannot occur by chance.
+
+    Returns what to look for: the canary and every pseudonym, as text, UTF-16, hex and base64, pseudonyms as bytes too.
+    """
+    key = load_pseudonym_key(site.pseudonym_key)
+    with duckdb.connect(site.data) as db:
+        db.execute(f"UPDATE person SET person_source_value = '{CANARY}' || person_source_value")
+        ids = [row[0] for row in db.execute("SELECT person_source_value FROM person").fetchall()]
+        db.execute(f"CREATE TABLE note AS SELECT person_id, '{CANARY}note' AS note_text FROM person")
+    consents = pl.read_csv(site.consents, infer_schema_length=0)
+    assert set(consents["person_id"]) <= {name.removeprefix(CANARY) for name in ids}
+    consents.with_columns((CANARY + pl.col("person_id")).alias("person_id")).write_csv(site.consents)
+    names = [pseudonym(key, name) for name in ids]
+    texts = [CANARY, *names]
+    found = [form for text in texts for form in (text.encode(), text.encode("utf-16-le"), text.encode().hex().encode())]
+    found += [base64.b64encode(text.encode()[at:])[: (len(text) - at) // 3 * 4] for text in texts for at in range(3)]
+    return found + [bytes.fromhex(name) for name in names]
+
+
+def canaries_in(sent: bytes, canaries: list[bytes]) -> list[bytes]:
+    """Which of them were sent."""
+    return [canary for canary in canaries if canary in sent]
+
+
 def foreign_connections() -> list[str]:
     """Connections of this process and its descendants to anything but loopback."""
     me = psutil.Process()
@@ -142,8 +174,9 @@ def record(
     foreign: list[str] = []
     with Progress(lambda _line: None) as progress, Children(tmp_path / "logs") as children:
         ready = prepare(options, tmp_path)
-        driver._set_up(layout, ready, children, progress)
         first, *others = ready.sites
+        recorder.canaries = plant(first)
+        driver._set_up(layout, ready, children, progress)
         coordinator = ["cameo", "coordinator", "start", "--listen", "127.0.0.1", "--home", str(layout.coordinator)]
         children.start("coordinator", coordinator)
         for site in others:
@@ -184,6 +217,9 @@ def test_recorded_bytes_of_a_real_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert plaintext_lanes(recorder) == 0, "two neighbouring plaintext lanes were sent"
     assert len(recorder.keys) == 1 + 4 * (ROUNDS + 2), "identity; an own mask and three edge keys a round"
     assert not [key for key in recorder.keys if key in sent], "a key was sent"
+    assert len(recorder.canaries) > 1000
+    assert not canaries_in(sent, recorder.canaries), "something of a patient was sent"
+    assert canaries_in(sent + recorder.canaries[0], recorder.canaries), "it would have been found"
     for answer in recorder.answers:
         if answer.kind in ROUND_FIELDS:
             signed = unpair(answer.body)[0] if answer.kind == "upload" else answer.body
