@@ -20,12 +20,12 @@ from cameo_client.node.publication import SIGNED, PublishedModels, load_publishe
 from cameo_client.node.study import LocalData
 from cameo_client.tags.apply import Outcome
 from cameo_client.tags.desk import Ward, apply_packs, quality_of
-from cameo_client.tags.policy import TagPolicy, load_policy
+from cameo_client.tags.policy import TagPolicy, laxer, load_policy
 from cameo_client.tags.schema import ModelInfo
 from cameo_client.tags.store import TagStore
 from cameo_models.scoring import risk_scores, segment_memberships
 from cameo_protocol.confdir import conf_dir
-from cameo_protocol.errors import OperatorError
+from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.plan import RiskTask
 
 MODEL_VERSION = 1
@@ -133,9 +133,23 @@ def pack_paths(home: NodeHome, catalogue: str) -> tuple[Path, ...]:
 
 
 def tag_policy(home: NodeHome) -> TagPolicy:
-    """The officer's tag policy: HOME/tags-policy.yaml, or the shipped one."""
-    own = home.root / OWN_POLICY
-    return load_policy(own if own.exists() else conf_dir() / "tags" / "policy" / "guards.yaml")
+    """The officer's tag policy: HOME/tags-policy.yaml, or the shipped one.
+
+    One that protects less than the shipped one is `OperatorError("tag-policy-laxer")`.
+    """
+    own, least = home.root / OWN_POLICY, load_policy(conf_dir() / "tags" / "policy" / "guards.yaml")
+    if not own.exists():
+        return least
+    policy = load_policy(own)
+    faults = laxer(policy, least)
+    if faults:
+        raise OperatorError(
+            "tag-policy-laxer",
+            what=f"{OWN_POLICY} may only be stricter than conf/tags/policy/guards.yaml, but {'; '.join(faults)}",
+            do=f"correct {own} and run the command again",
+            exit=ExitCode.POLICY,
+        )
+    return policy
 
 
 def _published(home: NodeHome, run: str | None) -> PublishedModels | None:

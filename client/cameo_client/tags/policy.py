@@ -141,6 +141,31 @@ class TagPolicy(_Frozen):
         return self
 
 
+def laxer(own: TagPolicy, least: TagPolicy) -> tuple[str, ...]:
+    """Where a hospital's policy protects less than the one that Cameo ships: one phrase a place; none: it may be used.
+
+    A situation protects as much only under its name with the very same predicate.
+    """
+    kept = {(one.name, one.when): set(one.stops) for one in own.situations}
+    minutes = [time(minute // 60, minute % 60) for minute in range(24 * 60)]
+    faults = {
+        f"the situation {one.name} must stop {', '.join(one.stops)} when {one.when}": (
+            not set(one.stops) <= kept.get((one.name, one.when), set())
+        )
+        for one in least.situations
+    }
+    faults |= {
+        "legal_basis names more purposes": not set(own.legal_basis) <= set(least.legal_basis),
+        "double_confirmed leaves a scope out": not set(least.double_confirmed) <= set(own.double_confirmed),
+        "flags leave one out": not set(least.flags) <= set(own.flags),
+        "review_sample is smaller": own.review_sample < least.review_sample,
+        "quiet hours are shorter": any(least.quiet.covers(at) and not own.quiet.covers(at) for at in minutes),
+        "fairness looks at fewer facts": not set(least.fairness.columns) <= set(own.fairness.columns),
+        "fairness alerts later": own.fairness.ratio < least.fairness.ratio,
+    }
+    return tuple(what for what, found in faults.items() if found)
+
+
 def load_policy(path: Path) -> TagPolicy:
     """Read the policy file; anything wrong with it is an `OperatorError`."""
     return parse_model(read_text(path).encode(), TagPolicy, name=str(path))

@@ -13,6 +13,7 @@ import yaml
 import cameo_client.tags
 from cameo_client.tags import author
 from cameo_client.tags.reasons import REASONS
+from cameo_client.tags.roles import MAY, ROLES
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "tags.md"
@@ -42,6 +43,16 @@ def test_every_finding_is_listed() -> None:
 def test_every_error_is_listed() -> None:
     found = codes(r'OperatorError\(\s*"([a-z-]+)"') | codes(r'_bad\("([a-z-]+)"')
     assert {row[0] for row in table("errors")} == found
+
+
+def test_the_table_of_roles_is_that_of_the_code() -> None:
+    names = {"diff --models": "diff-models", "approve --pack": "approve-pack", "export --counts": "export-counts"}
+    shown = {}
+    for first, *cells in table("roles"):
+        allowed = {role for role, cell in zip(ROLES, cells, strict=True) if cell == "yes"}
+        for command in re.findall(r"[a-z-]+(?: --[a-z]+)?", first.replace("`", "").split(" (")[0]):
+            shown[names.get(command, command)] = allowed
+    assert shown == {action: set(allowed) for action, allowed in MAY.items()}
 
 
 def test_the_example_rule_lints_and_its_examples_hold(heart: Any, packs: Any, tmp_path: Path) -> None:
