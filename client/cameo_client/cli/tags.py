@@ -75,7 +75,7 @@ def explain(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Why PSEUDONYM has TAG, or why not, in the staff's words and in the patient's.
+    """Why PSEUDONYM has TAG, or why not, in the staff's words and in the patient's; the patient desk sees the latter.
 
     \b
     Example:
@@ -83,11 +83,11 @@ def explain(
     """
     from cameo_client.tags import desk
 
-    _require(home, person, "explain")
+    staff = "reviewer" in _require(home, person, "explain").roles
     with _open(home) as (paths, ward, store):
         answer = desk.explain(paths, ward, store, pseudonym, tag)
         store.log_access(person, "explained", [(pseudonym, tag)], ward.now)
-    _tell(answer, as_json)
+    _tell(answer if staff else desk.patients_part(answer), as_json)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -160,6 +160,13 @@ def explain(paths: Sequence[Path], ward: Ward, store: TagStore, pseudonym: str, 
         "stored": vars(stored) if stored else None,
         "history": [row for row in store.history(pseudonym) if row["tag"] == tag],
     }
+
+
+def patients_part(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an explanation the patient desk sees: what the patient may be told, and nothing that it rests on."""
+    told = {"verdict", "reason", "patient", "pseudonym", "tag", "rule", "rule_version", "pack", "schema_version"}
+    history = [{name: row[name] for name in ("at", "change", "state", "why")} for row in answer["history"]]
+    return {"command": "explain-to-patient", **{key: answer[key] for key in sorted(told)}, "history": history}
 
 
 def queue(store: TagStore, now: datetime) -> dict[str, Any]:

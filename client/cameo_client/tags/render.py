@@ -96,6 +96,18 @@ def _roles(answer: Answer) -> list[str]:
     return lines
 
 
+def _told(answer: Answer) -> list[str]:
+    lines = [f"{answer['tag']} for {answer['pseudonym']}: {answer['verdict']}"]
+    return [*lines, *_history(answer), f"in the patient's words: {answer['patient']}"]
+
+
+def _history(answer: Answer) -> list[str]:
+    return [
+        f"  {row['at'][:19]} {row['change']} ({row['state']}{', ' + row['why'] if row['why'] else ''})"
+        for row in answer["history"]
+    ]
+
+
 def _explain(answer: Answer) -> list[str]:
     lines = [f"{answer['tag']} for {answer['pseudonym']}: {answer['verdict']}", answer["staff"]]
     for word in ("true", "false", "unknown"):
@@ -104,9 +116,7 @@ def _explain(answer: Answer) -> list[str]:
     if answer["verdict"] == "stored":
         lines.append(f"  message: {answer['contact']}")
     lines.append(f"  rule {answer['rule']} version {answer['rule_version']}, pack {answer['pack']}")
-    for row in answer["history"]:
-        lines.append(f"  {row['at'][:19]} {row['change']} ({row['state']}{', ' + row['why'] if row['why'] else ''})")
-    return [*lines, f"in the patient's words: {answer['patient']}"]
+    return [*lines, *_history(answer), f"in the patient's words: {answer['patient']}"]
 
 
 def _queue(answer: Answer) -> list[str]:
@@ -174,6 +184,7 @@ _RENDER: Mapping[str, Callable[[Answer], list[str]]] = {
     "dry-run": _tags,
     "apply": _tags,
     "explain": _explain,
+    "explain-to-patient": _told,
     "queue": _queue,
     "diff": _diff,
     "audit-pack": _audit,

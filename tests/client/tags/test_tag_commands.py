@@ -207,6 +207,19 @@ def test_explain_from_todays_facts(store: TagStore, pack: Path, ward: Ward, in_f
     json.dumps([why, not_met])
 
 
+def test_the_patient_desk_is_told_what_the_patient_may_be_told(
+    store: TagStore, pack: Path, ward: Ward, in_force: Any
+) -> None:
+    desk.apply_packs([pack], ward, store)
+    whole = desk.explain([pack], ward, store, "p0", "bp-reading-high")
+    part = desk.patients_part(whole)
+    assert {"true", "false", "unknown", "staff", "guards", "stored", "contact"}.isdisjoint(part)
+    assert "trestbps" not in json.dumps(part)
+    assert (part["verdict"], part["patient"]) == ("stored", whole["patient"])
+    assert text(part).endswith(whole["patient"])
+    assert "trestbps" in text(whole)
+
+
 def test_queue_and_approval(store: TagStore, pack: Path, ward: Ward, in_force: Any) -> None:
     desk.apply_packs([pack], ward, store)
     queue = desk.queue(store, ward.now)
