@@ -120,12 +120,17 @@ def _check_tables(source: OmopSource, tables: set[str]) -> None:
 
 
 def _persons(engine: Engine, source: OmopSource) -> pl.DataFrame:
-    """`key` (person_id of the tables) and `person_id` (the id from which pseudonyms are made, as text)."""
+    """`key` (person_id of the tables) and `person_id` (the id from which pseudonyms are made, as text), in its order.
+
+    The order gives the row numbers of quality rules a meaning: the n-th person by person_id, or by source value.
+    """
     column = source.mapping.person_id
-    sql = f"SELECT person_id AS key, CAST({column} AS VARCHAR) AS person_id FROM person ORDER BY person_id"  # noqa: S608
+    sql = f"SELECT person_id AS key, CAST({column} AS VARCHAR) AS person_id FROM person ORDER BY key"  # noqa: S608
     rows = engine.query(sql, f"person.{column}")
     if source.mapping.duplicates == "drop":
         rows = rows.unique(maintain_order=True)
+    if column == "person_source_value":
+        rows = rows.sort("person_id", maintain_order=True)
     return rows.select(_key(rows, "key", source), pl.col("person_id").str.strip_chars().replace({"": None}))
 
 
