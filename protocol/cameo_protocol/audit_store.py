@@ -59,7 +59,8 @@ class AuditLog:
     clock: Callable[[], float]
     random: Callable[[int], bytes]
     guard: Callable[[], AbstractContextManager[None]]
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    _said: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict, repr=False)
 
     def prepare(self) -> None:
         """Make the tables where there are none; a file of another kind is an `OperatorError`."""
@@ -97,16 +98,25 @@ class AuditLog:
             return self._append(kind, who, about, facts)
 
     def note_if_new(self, kind: str, /, *, who: str, about: str, **facts: str) -> bool:
-        """Append unless the newest entry of this kind about the same thing says the same; whether it was appended."""
+        """Append unless the newest entry of this kind about the same thing says the same; whether it was appended.
+
+        Only one process may note this kind: what it said last is remembered here.
+        """
         with self._lock, self.guard(), self._transaction():
-            for (body,) in self.db.execute("SELECT body FROM entry ORDER BY seq DESC"):
-                entry = self._decoded(body)
-                if (entry.kind, entry.about) == (kind, about):
-                    if dict(entry.facts) == facts:
-                        return False
-                    break
-            self._append(kind, who, about, facts)
-            return True
+            if self._said.get((kind, about)) == facts:
+                return False
+            new = self._last_facts(kind, about) != facts
+            if new:
+                self._append(kind, who, about, facts)
+        self._said[kind, about] = facts
+        return new
+
+    def _last_facts(self, kind: str, about: str) -> dict[str, str] | None:
+        for (body,) in self.db.execute("SELECT body FROM entry ORDER BY seq DESC"):
+            entry = self._decoded(body)
+            if (entry.kind, entry.about) == (kind, about):
+                return dict(entry.facts)
+        return None
 
     def head(self) -> AuditHead:
         """The stored head, its signature checked."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cameo_client.cli.options import AsJson, Home
-from cameo_protocol.console import emit, new_app
+from cameo_protocol.console import emit, new_app, say
 
 if TYPE_CHECKING:
     from cameo_client.home import NodeHome
@@ -44,6 +44,7 @@ def verify(
     from cameo_client.node.witness import check_receipt, require
 
     with _opened(home) as (place, log):
+        say(f"checking {log.head().entries} entries …")
         head = log.verify()
         countersigned = False
         if place.federation.exists():
