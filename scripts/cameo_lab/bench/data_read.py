@@ -7,10 +7,11 @@ object: rows, seconds (best of REPEATS) and peak_mb (resident, of the whole proc
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
+
+from cameo_lab.bench.peak import peak_mb
 
 SQL = (
     "SELECT person_id, measurement_concept_id, measurement_date, CAST(value_as_number AS FLOAT8) AS value_as_number "
@@ -52,7 +53,7 @@ def main(way: str, repeats: int) -> None:
         began = time.perf_counter()
         rows = read()
         seconds.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+    peak = peak_mb()
     sys.stdout.write(json.dumps({"rows": rows, "seconds": min(seconds), "peak_mb": peak}) + "\n")
 
 

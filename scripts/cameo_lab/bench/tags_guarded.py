@@ -8,7 +8,6 @@ single_patient_cpu_ms.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from cameo_client.tags.pack import Scope
 from cameo_client.tags.policy import load_policy
 from cameo_client.tags.schema import ModelInfo, Schema, schema_of
 from cameo_client.tags.world import Circumstances, Mask, Quality, World
+from cameo_lab.bench.peak import peak_mb
 from cameo_lab.bench.tags_made import FACTS, made_patients, made_rules
 from cameo_protocol.confdir import conf_dir
 
@@ -100,7 +100,7 @@ def guards(schema: Schema, rules: Sequence[BoundRule], patients: int, candidates
         "candidates": float(sum(int(rows.sum()) for rows in proposed.values())),
         "kept": float(sum(int(rows.sum()) for rows in stored.values())),
         "guard_cpu_s": median(seconds),
-        "guard_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "guard_peak_mb": peak_mb(),
     }
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from cameo_client.data.catalogue import load_catalogue
 from cameo_client.tags.bind import BoundRule
 from cameo_client.tags.predicate import And, Compare, Leaf, Missing, Not, OneOf, Or, Surely, Tree, to_sql
 from cameo_client.tags.schema import Schema, schema_of
+from cameo_lab.bench.peak import peak_mb
 from cameo_lab.bench.tags_made import FACTS, made_rules
 from cameo_protocol.errors import Bug
 
@@ -171,7 +171,7 @@ def _timed(work: Work, evaluate: Callable[[], Any]) -> tuple[dict[str, Any], Any
         began = time.process_time()
         answers = evaluate()
         seconds.append(time.process_time() - began)
-        peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+        peak = peak or peak_mb()
     return {"cpu_s": median(seconds), "peak_mb": peak}, answers
 
 
