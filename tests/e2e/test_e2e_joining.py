@@ -26,7 +26,7 @@ from cameo_server.home import CoordinatorHome
 from cameo_server.launch import make_plan
 from passed_audit import keep_passed_audit
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 NAMES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 OVERRIDES = ("data=heart", "data.population=400", "training.rounds=6", "deadlines.regroup=5")
 FINGERPRINT = re.compile(r"([0-9a-f]{4}-){9}[0-9a-f]{4}")
@@ -47,7 +47,7 @@ class Machine:
     def __call__(self, *words: str, code: int = 0) -> str:
         """Run one command to its end; stdout."""
         done = self.start(*words)
-        out, err = done.communicate(timeout=200)
+        out, err = done.communicate(timeout=500)
         assert "Traceback" not in out + err
         assert done.returncode == code, f"{words}: {done.returncode}\n{out}\n{err}"
         return out + err if code else out
@@ -148,7 +148,7 @@ def join(coordinator: Machine, hospital: Machine, name: str, invited: dict[str, 
 
 def joined(hospital: Machine) -> None:
     joining = hospital.running.pop()
-    out, err = joining.communicate(timeout=120)
+    out, err = joining.communicate(timeout=400)
     assert joining.returncode == 0, out + err
     assert "joined: federation study" in out
     assert "Compare each of these with the hospital itself" in err

@@ -25,7 +25,7 @@ from cameo_server.launch import make_plan
 from cameo_server.membership import add_site, init_coordinator, issue_federation
 from passed_audit import keep_passed_audit
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 ROUNDS = 6
 OVERRIDES = ("data=heart", "data.population=180", f"training.rounds={ROUNDS}", "deadlines.regroup=5")
 
@@ -127,7 +127,7 @@ def _follow(tab: Any, run: str) -> None:
     tab.wait_for_url(f"**/runs/{run}")
     tab.evaluate("window.stayed = true")
     chart, seen = tab.locator("[data-chart=norms]"), []
-    until = time.monotonic() + 150
+    until = time.monotonic() + 400
     while not tab.locator("#panel .tile strong", has_text="published").count():
         assert time.monotonic() < until, tab.locator("#panel").inner_text()
         points = chart.get_attribute("data-points")

@@ -41,7 +41,7 @@ from cameo_protocol.stages import unpair
 from cameo_server.home import open_home
 from cameo_server.launch import follow
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 ROUNDS = 3
 CANARY = "CANARY-71d3-"  # before every person's id in the source
 ROUND_FIELDS = {
@@ -181,7 +181,7 @@ def record(
         children.start("coordinator", coordinator)
         for site in others:
             children.start(site.name, ["cameo-node", "start", "--home", str(layout.hospital(site.name))])
-        until = time.monotonic() + 90
+        until = time.monotonic() + 400
         while not (layout.coordinator / "flower" / "state.json").exists():
             assert time.monotonic() < until, children.tail("coordinator")
             time.sleep(0.1)
