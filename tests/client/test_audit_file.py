@@ -7,12 +7,13 @@ import random
 import sqlite3
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from audit_kit import bare_home
+from audit_kit import IDENTITY, bare_home
 from cameo_client.audit import memory_audit, note, note_file, open_audit, retire
 from cameo_client.home import NodeHome, key_pem
 from cameo_protocol.audit_log import Row, replay, verify
@@ -41,11 +42,11 @@ def test_what_is_noted_is_there_after_reopening(home: NodeHome) -> None:
         assert not log.holds(bytes(32))
 
 
-def test_the_same_twice_differs_in_its_hash(home: NodeHome) -> None:
-    """A hash that is told lets nobody try out what may be in the log."""
-    one, two = memory_audit(), memory_audit()
+def test_the_same_twice_differs_in_its_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hash that is told lets nobody try out what may be in the log: same key, same time, same entries."""
+    monkeypatch.setattr(time, "time", lambda: 1.0)
+    one, two = memory_audit(IDENTITY), memory_audit(IDENTITY)
     for log in (one, two):
-        log.clock = lambda: 1.0
         log.note("admission", who="node", about="r1")
     assert one.head().last != two.head().last
 
