@@ -176,7 +176,7 @@ def inspect(
         ids=ids,
         facts=facts,
         outcomes=outcomes,
-        unusable=(*raw.unused, *findings, *outcome_findings, *id_findings, *twice),
+        unusable=(*raw.unused, *findings, *outcome_findings, *id_findings, *twice, *raw.faults.units),
         doubtful=(*raw.faults.bad, *_impossible(facts, catalogue, table)),
         notes=(*raw.faults.dates, *raw.faults.empty, *_empty(facts, outcomes, mapping, table)),
         quality=replace(report, repeated=shown(repeats)),

@@ -29,11 +29,12 @@ COLUMNS_SQL = (
 class RowFaults:
     """empty: tables without rows. bad: rows that no fact is made from. twice: rows whose key another row has.
 
-    dates: events of a person before birth or long after death; contradicted: those persons' `person_id`.
+    units: rows in another unit than the others of their fact. dates: events of a person before birth or long after death; contradicted: those persons' `person_id`.
     """
 
     empty: tuple[Finding, ...] = ()
     bad: tuple[Finding, ...] = ()
+    units: tuple[Finding, ...] = ()
     twice: tuple[Finding, ...] = ()
     dates: tuple[Finding, ...] = ()
     contradicted: frozenset[int] = field(default=frozenset(), repr=False)
@@ -43,12 +44,11 @@ def row_faults(engine: Engine, mapping: OmopMapping, tables: set[str], today: da
     """Everything that is wrong with single rows. today: when known, rows of the future are faults."""
     used = _used(mapping)
     bad = [*_strangers(engine, used), *(_future(engine, used, _horizon(mapping, today)) if today else ())]
-    if "measurement" in used:
-        bad += _mixed_units(engine, mapping)
     dates, people = _contradictions(engine, mapping, tables, used)
     return RowFaults(
         empty=tuple(_empty(engine, used)),
         bad=tuple(bad),
+        units=tuple(_mixed_units(engine, mapping)) if "measurement" in used else (),
         twice=tuple(_twice(engine, used)),
         dates=tuple(dates),
         contradicted=frozenset(people),

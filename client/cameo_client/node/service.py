@@ -91,7 +91,7 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
     journal = DiskJournal(home.journal, reach)
     stack.callback(journal.close)
     consents = stack.enter_context(ConsentStore.open(home.consent))
-    local = _Once(lambda: load_local(home))
+    local = _Once(lambda: load_local(home, today=_now().date()))
     published: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def study(plan: RunPlan) -> Study:

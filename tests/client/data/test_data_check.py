@@ -151,6 +151,13 @@ def test_repeated_rows_of_omop_count_once(tmp_path: Path) -> None:
         load(omop(tmp_path, frames), CATALOGUE, LABELS, KEY)
 
 
+def test_mixed_units_stop_the_load_whatever_is_cleared(tmp_path: Path) -> None:
+    frames = tables() | {"measurement": at(tables()["measurement"], "unit_concept_id", 8840)}
+    lenient = omop(tmp_path, frames, impossible="clear", contradictions="clear", duplicates="drop")
+    with pytest.raises(OperatorError, match="data-mixed-units"):
+        load(lenient, CATALOGUE, LABELS, KEY)
+
+
 def test_contradicting_dates_of_omop_cost_points_or_are_passed_over(tmp_path: Path) -> None:
     frames = tables() | {"visit_occurrence": at(tables()["visit_occurrence"], "visit_start_date", LONG_AGO, 12)}
     frames["drug_exposure"] = at(frames["drug_exposure"], "drug_exposure_start_date", LONG_AGO, 12)
