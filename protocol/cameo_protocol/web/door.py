@@ -21,10 +21,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from cameo_protocol.errors import CameoError
+from cameo_protocol.logs import failure, get_logger
 from cameo_protocol.web.headers import COOKIE, HEADERS, STATIC, own_host, own_origin
 from cameo_protocol.web.links import Links, Visitor
 from cameo_protocol.web.sessions import Sessions
 
+log = get_logger(__name__)
 # Sent by pages that refresh themselves, which is no sign that somebody is there.
 REFRESH: Final = "X-Cameo-Refresh"
 SHARED: Final = Path(__file__).parent / "templates"
@@ -32,6 +34,7 @@ _WORDS: Final = {
     HTTPStatus.UNAUTHORIZED: "log in first",
     HTTPStatus.FORBIDDEN: "your role may not do this",
     HTTPStatus.NOT_FOUND: "there is no such page",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "this is our fault; the log says where it happened",
     HTTPStatus.UNPROCESSABLE_ENTITY: "the form is not filled in as it must be",
 }
 
@@ -120,7 +123,12 @@ class _Opened:
         elif request.method not in ("GET", "HEAD") and not own_origin(request.headers.get("origin"), host):
             answer = Response("a request from another page", 403, media_type="text/plain")
         else:
-            answer = await call_next(request)
+            try:
+                answer = await call_next(request)
+            except Exception as error:
+                # Neither the page nor the log gets the text of an exception, which may quote a patient's value.
+                log.error("call-failed", **failure(error))
+                answer = self._told(500, "unexpected", _WORDS[HTTPStatus.INTERNAL_SERVER_ERROR])
         for name, value in HEADERS.items():
             answer.headers.setdefault(name, value)
         if request.url.path.startswith("/static/"):
@@ -173,7 +181,14 @@ def serving(app: FastAPI, listener: Any, name: str) -> Iterator[None]:
     import uvicorn
 
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, date_header=False, lifespan="off", ws="none"
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        lifespan="off",
+        ws="none",
+        log_config=None,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name=name, daemon=True)

@@ -244,3 +244,19 @@ def test_pages_are_light(page: Served) -> None:
         shared = sum(len(client.get(f"/static/{name}").content) for name in scripts)
         for path in (path for path, expected in GET.items() if expected[1] == 200):
             assert shared + len(client.get(path).content) < 150_000, path
+
+
+def test_an_unexpected_fault_shows_nothing_of_its_text(
+    page: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_views: Views) -> None:
+        raise ValueError("Jane Doe, sbp 190")
+
+    monkeypatch.setattr(Views, "tags", broken)
+    with page.client() as client:
+        answer = client.get("/tags")
+    assert answer.status_code == 500
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "call-failed" in caplog.text
+    assert "ValueError" in caplog.text
+    assert "Jane Doe" not in answer.text + caplog.text
