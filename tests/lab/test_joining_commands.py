@@ -316,7 +316,7 @@ def test_a_revoked_node_is_told_so_and_ends(member: Shell, others: Setting) -> N
 
     keeper, said = upkeep(member)
     stop = threading.Event()
-    thread = threading.Thread(target=keeper.loop, args=(stop,))
+    thread = threading.Thread(target=keeper.loop, args=(stop,), daemon=True)
     thread.start()
     for state in ("connecting", "online"):
         keeper.heard(state)
