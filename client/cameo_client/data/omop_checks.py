@@ -29,7 +29,8 @@ COLUMNS_SQL = (
 class RowFaults:
     """empty: tables without rows. bad: rows that no fact is made from. twice: rows whose key another row has.
 
-    units: rows in another unit than the others of their fact. dates: events of a person before birth or long after death; contradicted: those persons' `person_id`.
+    units: rows in another unit than the others of their fact. dates: events of a person before birth or long after
+    death; contradicted: those persons' `person_id`.
     """
 
     empty: tuple[Finding, ...] = ()
