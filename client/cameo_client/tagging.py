@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from cameo_client.consent.store import ConsentStore
+from cameo_client.data.columns import outcome_column
 from cameo_client.home import NodeHome
 from cameo_client.membership import load_federation
 from cameo_client.node.publication import SIGNED, PublishedModels, load_published, newest
@@ -23,12 +25,14 @@ from cameo_client.tags.desk import Ward, apply_packs, quality_of
 from cameo_client.tags.policy import TagPolicy, laxer, load_policy
 from cameo_client.tags.schema import ModelInfo
 from cameo_client.tags.store import TagStore
+from cameo_models.bundle import ModelBundle
 from cameo_models.scoring import risk_scores, segment_memberships
 from cameo_protocol.confdir import conf_dir
 from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.plan import RiskTask
 
 MODEL_VERSION = 1
+LEAST = 200  # patients; a prevalence is then known to 0.07 or better, with 95 % confidence
 GAP = 0.1  # a tenth: the width of the bands in which a probability is said
 OWN_PACKS, OWN_POLICY = "packs", "tags-policy.yaml"
 
@@ -79,9 +83,11 @@ def model_columns(published: PublishedModels, local: LocalData) -> tuple[dict[st
     released = datetime.fromtimestamp((published.folder / SIGNED).stat().st_mtime, UTC)
     features = local.features.shape[1]
     for bundle in published.models.values():
+        fit = False  # asked of risk models only
         if isinstance(bundle.task, RiskTask):
             name = f"risk_{bundle.task.label}"
             columns[name] = risk_scores(bundle.task, features, bundle.parameters, local.features)
+            fit = _calibrated(bundle, published.card, columns[name], local)
         else:
             name = "segment"
             memberships = segment_memberships(bundle.task, features, bundle.parameters, local.features)
@@ -95,10 +101,20 @@ def model_columns(published: PublishedModels, local: LocalData) -> tuple[dict[st
                 released=released,
                 round=bundle.facts.round,
                 audited=audited(published.card),
-                calibrated=bundle.facts.recalibrated or calibrated(published.card, bundle.facts.task.name),
+                calibrated=fit,
             )
         )
     return columns, models
+
+
+def _calibrated(bundle: ModelBundle, card: Mapping[str, Any], scores: npt.NDArray[Any], local: LocalData) -> bool:
+    """Whether a risk model is calibrated: this hospital's outcomes say so, or, where they are too few, the card."""
+    task = bundle.facts.task
+    if isinstance(task, RiskTask) and task.label in local.data.outcomes.columns:
+        here = calibrated_here(scores, outcome_column(local.data, task.label))
+        if here is not None:
+            return here
+    return bundle.facts.recalibrated or calibrated(card, task.name)
 
 
 def audited(card: Mapping[str, Any]) -> bool:
@@ -117,6 +133,18 @@ def calibrated(card: Mapping[str, Any], task: str) -> bool:
     gap = figures.get("gap") if isinstance(figures, Mapping) else None
     value = gap.get("value") if isinstance(gap, Mapping) else None
     return isinstance(value, int | float) and abs(value) <= GAP
+
+
+def calibrated_here(scores: npt.NDArray[Any], outcomes: npt.NDArray[Any]) -> bool | None:
+    """Whether, of this hospital's own patients, prevalence and mean score lie at most `GAP` apart.
+
+    scores: (N,) in [0, 1]. outcomes: (N,) 0, 1 or NaN where not known. None where fewer than `LEAST` are known: then
+    the card has to say it. The answer stays in the hospital, like the tags.
+    """
+    known = np.isfinite(outcomes)
+    if known.sum() < LEAST:
+        return None
+    return bool(abs(float(outcomes[known].mean()) - float(scores[known].mean())) <= GAP)
 
 
 def pack_paths(home: NodeHome, catalogue: str) -> tuple[Path, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from cameo_client.tagging import audited, calibrated
+from cameo_client.tagging import audited, calibrated, calibrated_here
 from cameo_client.tags.rehearsal import changed_by_model, disparity, overlaps, reach
 from cameo_client.tags.render import _reach, text
 
@@ -96,6 +97,20 @@ def test_a_model_that_is_not_fit_takes_its_tags_along_and_says_why(kit: Any) -> 
 )
 def test_audited_means_a_passed_audit_on_the_card(card: dict[str, Any], fit: bool) -> None:
     assert audited(card) is fit
+
+
+@pytest.mark.parametrize(
+    ("patients", "prevalence", "score", "fit"),
+    [(400, 0.3, 0.35, True), (400, 0.3, 0.45, False), (400, 0.3, 0.15, False), (399, 0.5, 0.5, None), (0, 0, 0, None)],
+)
+def test_a_hospitals_own_patients_have_the_last_word(
+    patients: int, prevalence: float, score: float, fit: bool | None
+) -> None:
+    """Half of the outcomes are not known; 200 must be."""
+    known = patients // 2
+    outcomes = np.full(patients, np.nan)
+    outcomes[:known] = np.arange(known) < prevalence * known
+    assert calibrated_here(np.full(patients, score), outcomes) is fit
 
 
 @pytest.mark.parametrize(
