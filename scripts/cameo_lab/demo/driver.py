@@ -238,6 +238,8 @@ def _tagged(home: Path) -> bool:
         return False
     if tags and tags["error"]:
         raise OperatorError(
-            tags["error"], what=f"{home.name} could not write its tags", do=f"cameo-node tags apply --home {home}"
+            tags["error"],
+            what=f"{home.name} could not write its tags",
+            do=f"cameo-node tags apply --as NAME --home {home}",
         )
     return bool(tags)
