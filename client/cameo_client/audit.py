@@ -58,6 +58,8 @@ def note_file(log: AuditLog, path: Path) -> None:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         owner = f"account {path.stat().st_uid}"
     except OSError:
+        if not log.has_said("file-changed", path.name):
+            return  # it never was there
         digest, owner = "", NODE
     log.note_if_new("file-changed", who=owner, about=path.name, sha256=digest)
 
@@ -74,11 +76,12 @@ def retire(home: NodeHome) -> None:
     home.audit.rename(home.audit.with_name(f"audit-{last.hex()[:8]}.sqlite"))
 
 
-def watched(home: NodeHome) -> list[Path]:
-    """The files by which people decide; a change of one is written down when the node next looks."""
-    names = ("node.toml", "policy.yaml", "federation.json", "tags-policy.yaml", "roles.yaml")
-    paths = [home.root / name for name in names]
-    return [path for path in paths if path.exists()] + sorted((home.root / "packs").glob("*.yaml"))
+def note_files(log: AuditLog, home: NodeHome) -> None:
+    """`note_file` for every file by which people decide what this node does."""
+    for name in ("node.toml", "policy.yaml", "federation.json", "tags-policy.yaml", "roles.yaml"):
+        note_file(log, home.root / name)
+    for path in sorted((home.root / "packs").glob("*.yaml")):
+        note_file(log, path)
 
 
 def account() -> str:

@@ -111,6 +111,11 @@ class AuditLog:
         self._said[kind, about] = facts
         return new
 
+    def has_said(self, kind: str, about: str) -> bool:
+        """Whether there is any entry of this kind about this thing."""
+        with self._lock, self.guard():
+            return (kind, about) in self._said or self._last_facts(kind, about) is not None
+
     def _last_facts(self, kind: str, about: str) -> dict[str, str] | None:
         for (body,) in self.db.execute("SELECT body FROM entry ORDER BY seq DESC"):
             entry = self._decoded(body)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cameo_client.audit import NODE, note_file, open_audit, watched
+from cameo_client.audit import NODE, note_files, open_audit
 from cameo_client.consent.store import ConsentStore
 from cameo_client.home import NodeHome, load_config, load_identity, write_file
 from cameo_client.ledger import Ledger
@@ -87,6 +87,7 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
     load_policy(home.policy)
     ledger = stack.enter_context(open_ledger(home))
     audit = stack.enter_context(open_audit(home))
+    note_files(audit, home)
     reach = Failpoints.from_environment(config.site).reach
     journal = DiskJournal(home.journal, reach)
     stack.callback(journal.close)
@@ -99,8 +100,7 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
         return open_study(home, plan, local.fresh(), consents, _now)
 
     def policy() -> Policy:
-        for path in watched(home):
-            note_file(audit, path)
+        note_files(audit, home)
         return load_policy(home.policy).policy
 
     def stored(run: str) -> None:

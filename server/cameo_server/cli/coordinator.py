@@ -91,12 +91,15 @@ def federation(
       cameo coordinator federation --out federation.json
     """
     from cameo_protocol.federation import read_federation
+    from cameo_server.audit import note
     from cameo_server.home import open_home, write_file
     from cameo_server.membership import issue_federation
 
-    raw = issue_federation(open_home(home), datetime.now(UTC), threshold=threshold, colluders=colluders)
+    place = open_home(home)
+    raw = issue_federation(place, datetime.now(UTC), threshold=threshold, colluders=colluders)
     write_file(out.absolute(), raw)
     issued = read_federation(raw)
+    note(place, "federation-issued", about=f"issue {issued.serial}", fingerprint=issued.fingerprint())
     cohort = issued.cohort
     value = {
         "federation": issued.name,
