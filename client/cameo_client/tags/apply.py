@@ -113,10 +113,10 @@ class Outcome:
                 continue
             signed = literals(tree)
             texts = [literal_text(leaf, wanted) for leaf, wanted in signed]
-            exprs = [literal_expr(leaf, wanted).alias(str(i)) for i, (leaf, wanted) in enumerate(signed)]
+            exprs = [literal_expr(*one).fill_null(False).alias(str(i)) for i, one in enumerate(signed)]
             frame = self.world.frame
             those = frame if len(chosen) == frame.height else frame[rows[chosen].tolist()]
-            true = those.select(exprs).fill_null(False)
+            true = those.select(exprs)
             for position, values in zip(chosen.tolist(), true.iter_rows(), strict=True):
                 found[position] = tuple(text for text, holds in zip(texts, values, strict=True) if holds)
         return found

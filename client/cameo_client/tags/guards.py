@@ -101,13 +101,11 @@ def consent_given(world: World, _: Alive) -> Iterator[Failure]:
 
 def no_sensitive_situation(world: World, _: Alive) -> Iterator[Failure]:
     """7: no situation holds that stops the purpose; for marketing an unknown answer stops too."""
-    for situation in world.given.policy.situations:
-        tree = situation.tree(world.schema)
-        if tree is None:
-            continue  # not observable in these facts; `unobservable` lists it
-        expr = compile_tree(tree)
-        holds = world.rows(expr, unknown=False)
-        unclear = world.rows(expr.is_null(), unknown=False)
+    trees = [(situation, situation.tree(world.schema)) for situation in world.given.policy.situations]
+    seen = [(situation, compile_tree(tree)) for situation, tree in trees if tree]  # `unobservable` lists the others
+    masks = world.rows([expr.fill_null(False) for _, expr in seen] + [expr.is_null() for _, expr in seen])
+    for number, (situation, _expr) in enumerate(seen):
+        holds, unclear = masks[number], masks[number + len(seen)]
         for item in world.rules:
             if item.rule.purpose not in situation.stops:
                 continue

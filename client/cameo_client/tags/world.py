@@ -98,7 +98,7 @@ class World:
         chosen = pl.Series(list(of), dtype=pl.String)
         return np.asarray(self.frame["pseudonym"].is_in(chosen.implode()).to_numpy(), dtype=bool)
 
-    def rows(self, expr: pl.Expr, *, unknown: bool) -> Mask:
-        """A Boolean expression over the frame as a mask; nulls count as `unknown`."""
-        series = self.frame.select(expr.alias("mask"))["mask"]
-        return np.asarray(series.fill_null(unknown).to_numpy(), dtype=bool)
+    def rows(self, exprs: Sequence[pl.Expr]) -> list[Mask]:
+        """Boolean expressions without nulls over the frame, as masks, in one pass."""
+        found = self.frame.select([expr.alias(str(number)) for number, expr in enumerate(exprs)])
+        return [np.asarray(column.to_numpy(), dtype=bool) for column in found.iter_columns()]
