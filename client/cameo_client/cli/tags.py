@@ -136,11 +136,8 @@ def approve(
 
     now = datetime.now(UTC)
     if (pack is None) == (pseudonym is None or tag is None) or (pack is not None and reject):
-        raise OperatorError(
-            "option-invalid",
-            what="give either PSEUDONYM and TAG, or --pack alone",
-            do="cameo-node tags approve --help",
-        )
+        what, do = "give either PSEUDONYM and TAG, or --pack alone", "cameo-node tags approve --help"
+        raise OperatorError("option-invalid", what=what, do=do)
     owns = _require(home, person, "approve" if pack is None else "approve-pack").owns
     with _store(home) as store:
         if pack is not None:

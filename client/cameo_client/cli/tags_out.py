@@ -13,6 +13,7 @@ from cameo_protocol.console import emit
 
 if TYPE_CHECKING:
     from cameo_client.data.database import Database
+    from cameo_client.home import NodeHome
 
 Person = Annotated[
     str, typer.Option("--as", metavar="NAME", help="Who asks, decides or takes; roles.yaml says who may. It is logged.")
@@ -54,11 +55,7 @@ def export(
       cameo-node tags export --counts --as "C. Operator"
     """
     from cameo_client.audit import note
-    from cameo_client.consent.store import ConsentStore
-    from cameo_client.home import PRIVATE, open_home, write_file
-    from cameo_client.tagging import tag_policy
-    from cameo_client.tags import takeout
-    from cameo_client.tags.store import TagStore
+    from cameo_client.home import open_home
     from cameo_protocol.errors import OperatorError
 
     if counts + (out is not None) + (to is not None) != 1:
@@ -67,18 +64,36 @@ def export(
         )
     place = open_home(home)
     _require(place.roles, person, "export-counts" if counts else "export")
-    with TagStore(place.tags) as store, ConsentStore.open(place.consent) as consents:
-        given = (store, consents, tag_policy(place), person, datetime.now(UTC))
-        if to is not None:
-            database = _database(to, password_file, password_env)
-            answer = takeout.export_table(*given, database=database, table=table)
-        elif out is not None:
-            data, answer = takeout.export_rows(*given, form=form)
-            write_file(out.absolute(), data, PRIVATE)
-        else:
-            answer = takeout.export_counts(*given)
+    database = _database(to, password_file, password_env) if to is not None else None
+    answer = _export(place, person, out, form, database, table)
     note(place, "tags-exported", who=person, about=table if to is not None else form if out is not None else "counts")
     _tell(answer, as_json)
+
+
+def _export(
+    place: NodeHome,
+    person: str,
+    out: Path | None,
+    form: Literal["csv", "parquet"],
+    database: Database | None,
+    table: str,
+) -> dict[str, Any]:
+    """Rows into a database or a file, or counts where there is neither."""
+    from cameo_client.consent.store import ConsentStore
+    from cameo_client.home import PRIVATE, write_file
+    from cameo_client.tagging import tag_policy
+    from cameo_client.tags import takeout
+    from cameo_client.tags.store import TagStore
+
+    with TagStore(place.tags) as store, ConsentStore.open(place.consent) as consents:
+        given = (store, consents, tag_policy(place), person, datetime.now(UTC))
+        if database is not None:
+            return takeout.export_table(*given, database=database, table=table)
+        if out is None:
+            return takeout.export_counts(*given)
+        data, answer = takeout.export_rows(*given, form=form)
+        write_file(out.absolute(), data, PRIVATE)
+        return answer
 
 
 def access(

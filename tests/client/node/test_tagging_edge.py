@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cameo_client.cli.tags import compare_models
 from cameo_client.consent.records import SCOPES, ConsentRecord
 from cameo_client.home import NodeHome
 from cameo_client.node.publication import load_published
 from cameo_client.tagging import model_columns, pack_paths, tag_patients
 from cameo_client.tags.desk import approve_pack
+from cameo_client.tags.roles import Person, added, to_yaml
 from cameo_client.tags.store import TagStore
 from cameo_protocol.errors import OperatorError
 from cameo_protocol.stages import PUBLISH
@@ -66,6 +69,21 @@ def test_tags_appear_under_consent_and_go_with_it(world: Any) -> None:
     with pytest.raises(OperatorError) as refused:
         model_columns(foreign, local)
     assert refused.value.code == "model-catalogue"
+
+
+def test_what_the_models_of_two_runs_change_on_the_command_line(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same run twice: nothing. Unknown people and runs: an error."""
+    home, node = NodeHome(world.homes / "h1"), world.first
+    assert node.hospital.handle(world.run_until(PUBLISH)).kind == PUBLISH
+    home.roles.write_bytes(to_yaml(added(None, Person(name="C. Operator", roles=("operator",)))))
+    compare_models("r1", "r1", "C. Operator", home.root, True)
+    rows = json.loads(capsys.readouterr().out)["tags"]
+    assert any(row["models"] for row in rows)
+    assert all((row["added"], row["removed"], row["why_removed"]) == (0, 0, {}) for row in rows)
+    for person, run, code in ((None, "r1", "role-lacking"), ("C. Operator", "r9", "model-missing")):
+        with pytest.raises(OperatorError) as refused:
+            compare_models("r1", run, person, home.root, True)
+        assert refused.value.code == code
 
 
 def test_a_run_without_stored_models_changes_no_tag(world: Any) -> None:
