@@ -32,7 +32,7 @@ FILES: Final = (
     "node.toml", "policy.yaml", "tags-policy.yaml", "roles.yaml", "federation.json", "public.json", "peers.json",
     "audit-receipt.cbor", "kek.id", "keys/identity.key", "keys/node.key", "keys/operator.key", "tls/operator.pem",
 )  # fmt: skip
-TREES: Final = ("packs/*.yaml", "models/*/publication.cbor")
+TREES: Final = ("packs/*.yaml", "models/*/publication.cbor", "audit-*.sqlite")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +84,19 @@ def open_backup(sealed: bytes, vault: Vault) -> tuple[Content, dict[str, bytes]]
 
 def put_back(home: NodeHome, parts: dict[str, bytes]) -> None:
     """Write the files of a backup into a home without a node; node.toml last, so a crash leaves no half node."""
+    require_empty(home)
+    for name in sorted(parts, key=lambda name: name == home.config.name):
+        write_file(home.root / name, parts[name], PRIVATE)
+
+
+def require_empty(home: NodeHome) -> None:
+    """Refuse a home that holds a node, or a ledger without one."""
     if home.config.exists() or home.ledger.exists():
         raise OperatorError(
             "home-exists",
             what=f"there is a hospital node in {home.root} already",
             do="restore into an empty folder: cameo-node restore FILE --home DIR",
         )
-    for name in sorted(parts, key=lambda name: name == home.config.name):
-        write_file(home.root / name, parts[name], PRIVATE)
 
 
 def _snapshots(home: NodeHome, folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -152,7 +152,23 @@ def test_without_the_key_nothing_is_made(
     wrong.write_text(os.urandom(32).hex())
     wrong.chmod(0o600)
     assert call(monkeypatch, other, "restore", str(tmp_path / "b"), "--kek-file", str(wrong)) == 5
-    assert not other.config.exists()
+    assert not other.root.exists(), "the wrong key is not left there, where it would keep the right one out"
+    right = home.root / "keys" / "kek.key"
+    assert call(monkeypatch, other, "restore", str(tmp_path / "b"), "--kek-file", str(right)) == 0
+    assert (other.root / "keys" / "kek.key").read_bytes() == right.read_bytes()
+
+
+def test_a_key_on_another_volume_stays_there(home: NodeHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apart = tmp_path / "volume.key"
+    apart.write_text(os.urandom(32).hex())
+    apart.chmod(0o600)
+    text = home.config.read_text().replace("[data]", f'kek_file = "{apart}"\n[data]', 1)
+    home.config.write_text(text)
+    assert call(monkeypatch, home, "backup", str(tmp_path / "b")) == 0
+    other = NodeHome(tmp_path / "other")
+    assert call(monkeypatch, other, "restore", str(tmp_path / "b"), "--kek-file", str(apart)) == 0
+    assert not (other.root / "keys" / "kek.key").exists()
+    assert call(monkeypatch, other, "backup", str(tmp_path / "b2")) == 0
 
 
 def test_databases_are_whole_while_somebody_writes(home: NodeHome, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cameo_client.home import NodeHome
     from cameo_client.vault import Vault
 
+OWN_KEK = "keys/kek.key"
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
@@ -77,14 +79,16 @@ def restore(
       cameo-node restore /mnt/backup/hospital-a.sealed --kek-file /mnt/keys/kek.key
     """
     from cameo_client.audit import note
-    from cameo_client.backup import MAX_BACKUP, open_backup, put_back
-    from cameo_client.home import NodeHome, default_root, read_file
+    from cameo_client.backup import MAX_BACKUP, open_backup, put_back, require_empty
+    from cameo_client.home import PRIVATE, NodeHome, default_root, load_config, read_file, write_file
 
     place = NodeHome((home or default_root()).absolute())
-    sealed = read_file(file, at_most=MAX_BACKUP)
-    vault = _vault(place, key)
-    content, parts = open_backup(sealed, vault)
+    require_empty(place)
+    kek = _kek(place, key)
+    content, parts = open_backup(read_file(file, at_most=MAX_BACKUP), _vault(kek))
     put_back(place, parts)
+    if kek is not None and load_config(place).kek_file is None:
+        write_file(place.root / OWN_KEK, kek, PRIVATE)
     note(place, "backup-restored", about=file.name, made=content.made)
     value = {"site": content.site, "made": content.made, "home": str(place.root), "files": sorted(content.files)}
     emit(
@@ -97,30 +101,36 @@ def restore(
     )
 
 
-def _vault(place: NodeHome, key: Path | None) -> Vault:
-    """The vault that opens a backup. A new key is never made here: it would open nothing."""
+def _kek(place: NodeHome, key: Path | None) -> bytes | None:
+    """The key file that opens a backup; None: the key is a systemd credential. A new key would open nothing."""
     import os
 
-    from cameo_client.home import PRIVATE, read_secret, write_file
-    from cameo_client.vault import Vault
+    from cameo_client.home import read_secret
     from cameo_protocol.errors import OperatorError
 
-    if place.config.exists():
-        raise OperatorError(
-            "home-exists",
-            what=f"there is a hospital node in {place.root} already",
-            do="restore into an empty folder: cameo-node restore FILE --home DIR",
-        )
-    own = place.root / "keys" / "kek.key"
-    if key is not None:
-        write_file(own, read_secret(key), PRIVATE)
-    elif not own.exists() and "CREDENTIALS_DIRECTORY" not in os.environ:
-        raise OperatorError(
-            "backup-key-missing",
-            what="there is no key-encryption key that could open the backup",
-            do="name the key that was kept apart: cameo-node restore FILE --kek-file KEY",
-        )
-    return Vault.open(place)
+    own = place.root / OWN_KEK
+    if key is not None or own.exists():
+        return read_secret(key or own)
+    if "CREDENTIALS_DIRECTORY" in os.environ:
+        return None
+    raise OperatorError(
+        "backup-key-missing",
+        what="there is no key-encryption key that could open the backup",
+        do="name the key that was kept apart: cameo-node restore FILE --kek-file KEY",
+    )
+
+
+def _vault(kek: bytes | None) -> Vault:
+    """A vault with this key, beside the home: a key that turns out to be the wrong one leaves nothing there."""
+    from tempfile import TemporaryDirectory
+
+    from cameo_client.home import PRIVATE, NodeHome, write_file
+    from cameo_client.vault import Vault
+
+    with TemporaryDirectory() as folder:
+        if kek is not None:
+            write_file(Path(folder) / OWN_KEK, kek, PRIVATE)
+        return Vault.open(NodeHome(Path(folder)))
 
 
 def _now() -> str:

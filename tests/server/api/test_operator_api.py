@@ -17,6 +17,7 @@ from cameo_server import pki
 from cameo_server.api.access import ACCESS
 from cameo_server.api.client import connect, own_profile
 from cameo_server.api.services import unary_names
+from cameo_server.audit import open_audit
 from cameo_server.home import load_ec
 from cameo_server.membership import list_sites, load_certificate
 
@@ -79,6 +80,28 @@ def test_a_hospital_joins_and_is_revoked(api: Api) -> None:
         client.call("GetStatus", pb.GetStatusRequest())
     assert refused.value.code == "certificate-refused"
     assert api.collect(applicants[0]).state == "refused"
+
+
+def test_who_did_what_to_a_hospital_is_in_the_audit_log(api: Api) -> None:
+    applicant = api.admit("hospital-a")
+    with connect(api.site_profile(applicant), f"localhost:{api.ports[0]}") as client:
+        client.call("RenewCertificate", pb.RenewCertificateRequest(request_pem=applicant.request()))
+    with api.client() as client:
+        client.call("RevokeSite", pb.RevokeSiteRequest(name="hospital-a"))
+        with pytest.raises(OperatorError):
+            client.call("RevokeSite", pb.RevokeSiteRequest(name="nobody"))
+    with open_audit(api.home) as log:
+        log.verify()
+        found = [(entry.kind, entry.who, entry.about) for entry, _ in log.entries()][1:]
+    person = next(who for kind, who, _ in found if kind == "site-approved")
+    assert person not in ("", "hospital-a")
+    assert found == [
+        ("site-invited", person, "hospital-a"),
+        ("site-knocked", "hospital-a", "hospital-a"),
+        ("site-approved", person, "hospital-a"),
+        ("certificate-renewed", "hospital-a", "hospital-a"),
+        ("site-revoked", person, "hospital-a"),
+    ]
 
 
 def test_the_federation_file_waits_for_everyone_who_was_invited(api: Api) -> None:
