@@ -13,10 +13,10 @@ from small_federation import COORDINATOR, SmallFederation, events, identity, mad
 
 from cameo_client.backup import make_backup, open_backup, put_back
 from cameo_client.home import NodeHome
-from cameo_client.node.witness import check_receipt
+from cameo_client.node.witness import Witness, check_receipt
 from cameo_client.vault import Vault
 from cameo_protocol.errors import OperatorError
-from cameo_protocol.heads import LedgerHead, open_receipt
+from cameo_protocol.heads import LedgerHead, countersign, open_receipt
 from cameo_protocol.packet import Packet
 from cameo_protocol.plan import RunPlan
 from cameo_protocol.stages import ADMIT, UPLOAD, Admission, RoundCall, unpair
@@ -125,6 +125,22 @@ def test_a_receipt_that_the_coordinator_did_not_sign_is_refused(federation: Smal
     federation.drive()
     assert {code for code, _ in federation.hospitals[2].reports} == {"message-malformed"}
     assert federation.hospitals[2].ledger.spent() == 0, "refused before anything is charged"
+
+
+def test_an_older_receipt_does_not_take_the_place_of_a_newer_one(tmp_path: Path) -> None:
+    """Otherwise a coordinator that says an old head again would hide what a log has lost since."""
+    witness = Witness(receipt=tmp_path / "receipt")
+
+    def receipt(told: int) -> bytes:
+        head = LedgerHead(dataset=bytes(32), entries=9, last=bytes(32), told=told, audit=bytes([told] * 32))
+        return countersign(COORDINATOR, head.seal(identity(2)))
+
+    for told, kept in ((3, 3), (2, 3), (3, 3), (4, 4)):
+        witness.keep_receipt(receipt(told), public(COORDINATOR), public(identity(2)))
+        assert (tmp_path / "receipt").read_bytes() == receipt(kept)
+    (tmp_path / "receipt").write_bytes(b"noise")
+    witness.keep_receipt(receipt(1), public(COORDINATOR), public(identity(2)))
+    assert (tmp_path / "receipt").read_bytes() == receipt(1), "one that does not hold is no receipt"
 
 
 def test_a_decline_is_written_down_by_its_code(federation: SmallFederation) -> None:

@@ -94,10 +94,15 @@ class Book:
 
     def open_run(self, run: str) -> Run:
         """The run; `Reject` when it was never admitted or is closed."""
+        found = self.known_run(run)
+        if found.closed:
+            raise Reject("run-closed", what=f"run {run} is closed in this ledger")
+        return found
+
+    def known_run(self, run: str) -> Run:
+        """The run, open or closed; `Reject` when it was never admitted."""
         if run not in self.runs:
             raise Reject("run-unknown", what=f"run {run} has reserved nothing in this ledger")
-        if self.runs[run].closed:
-            raise Reject("run-closed", what=f"run {run} is closed in this ledger")
         return self.runs[run]
 
     def check_commit(self, entry: Committed) -> None:

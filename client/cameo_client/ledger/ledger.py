@@ -235,6 +235,11 @@ class Ledger:
         with self._current() as book:
             return frozenset((epoch, number) for run, epoch, number in book.rounds if run == run_id)
 
+    def plan_of(self, run_id: str) -> str:
+        """Id of the plan for which a run was admitted, open or closed; a `Reject` "run-unknown" when it never was."""
+        with self._current() as book:
+            return book.known_run(run_id).reserved.plan
+
     def open_runs(self) -> tuple[str, ...]:
         """Runs that still hold a reserve, in order of admission."""
         with self._current() as book:

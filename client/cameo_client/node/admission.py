@@ -207,9 +207,11 @@ class Gatekeeper:
         if index in call.receipts:
             self.witness.keep_receipt(call.receipts[index], self.coordinator, self._public())
 
-    def finish(self, body: bytes) -> None:
+    def finish(self, body: bytes) -> str:
         """The coordinator says that a run ended without a result: what was reserved and not spent is free again."""
-        self.ledger.close(open_finish(body, self.coordinator))
+        run = open_finish(body, self.coordinator)
+        self.ledger.close(run)
+        return run
 
     def _public(self) -> bytes:
         return self.identity.public_key().public_bytes_raw()
@@ -245,7 +247,8 @@ class Gatekeeper:
             if task.encoded.dim != parameter_count(task, study.features):
                 what = f"task {task.name} has another number of parameters than its model here"
                 raise PolicyRefusal(what)
-        self._reserve(run, plan, policy)
         contributor = Contributor(plan, study.patients, self.noise, self.random, run)
         contributor.warm_up(initial_model(plan, study.features).astype(np.float64))
+        # Last: a decline leaves the ledger as it was, so its head does not tell how far the data came.
+        self._reserve(run, plan, policy)
         return Admitted(run, plan, index, policy, self.ledger, contributor, study.features)

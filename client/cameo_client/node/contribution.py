@@ -102,10 +102,12 @@ class Contributor:
         }
 
     def _refresh(self) -> None:
-        """Leave out who withdrew since the last round."""
+        """Leave out who withdrew since the last round. Nobody joins a run that goes on, so who is out stays out."""
         allowed = self._patients.allowed()
-        if self._mask is not None and np.array_equal(allowed, self._mask):
-            return
+        if self._mask is not None:
+            allowed = allowed & self._mask
+            if np.array_equal(allowed, self._mask):
+                return
         from cameo_client.training.gradients import PatientGradients
 
         self._mask = allowed

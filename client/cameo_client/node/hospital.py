@@ -272,18 +272,20 @@ class Hospital:
     # --- the end ------------------------------------------------------------------------------------------------
 
     def _publish(self, packet: Packet) -> Packet:
-        answer = self._library.store(packet.body)
-        self._end()
+        run, answer = self._library.store(packet.body)
+        self._end(run)
         return Packet(PUBLISH, answer)
 
     def _finish(self, packet: Packet) -> Packet:
-        self._gate.finish(packet.body)
-        self._end()
+        self._end(self._gate.finish(packet.body))
         return Packet(FINISH, b"")
 
-    def _end(self) -> None:
-        self._erase_keys()
-        self._phase = Idle()
+    def _end(self, run: str) -> None:
+        """The run is over. A late word about another one, left while we were away, ends nothing here."""
+        current = self._current()
+        if current is not None and current.run == run:
+            self._erase_keys()
+            self._phase = Idle()
 
     def _erase_keys(self) -> None:
         """Overwrite the keys of an epoch that is being left."""

@@ -42,19 +42,22 @@ class Library:
     ledger: Ledger
     published: Callable[[str], None]
 
-    def store(self, body: bytes) -> bytes:
-        """Check a publication and keep it; the run's unused reserve is free again. Returns the answer's body.
+    def store(self, body: bytes) -> tuple[str, bytes]:
+        """Check a publication and keep it; the run's unused reserve is free again. Returns the run, the answer's body.
 
-        A signature, a card or a model that does not fit is a `Reject`; nothing is stored then.
+        A signature, a card or a model that does not fit, and a run in which this hospital took no part or in which it
+        followed another plan, is a `Reject`; nothing is stored then.
         """
         message = Publication.open(body, self.coordinator)
         if not plain_name(message.run):
             raise Reject("run-name", what="a run whose name is not letters, digits and hyphens")
+        if self.ledger.plan_of(message.run) != message.plan_id.hex():
+            raise Reject("card-foreign", what="the models are of another plan than the one this hospital followed")
         read_publication(self.folder / message.run, message)
         write_file(self.folder / message.run / SIGNED, body)
         self.ledger.close(message.run)
         self.published(message.run)
-        return canonical.encode({"run": message.run, "stored": True})
+        return message.run, canonical.encode({"run": message.run, "stored": True})
 
 
 def load_published(folder: Path, run: str, coordinator: bytes) -> PublishedModels:

@@ -39,10 +39,22 @@ class Witness:
         return True
 
     def keep_receipt(self, receipt: bytes, coordinator: bytes, identity: bytes) -> None:
-        """Keep a countersigned head of our own; `Reject` unless the coordinator and this hospital signed it."""
-        LedgerHead.open(open_receipt(receipt, coordinator), identity)
-        if self.receipt is not None:
-            write_file(self.receipt, receipt)
+        """Keep a countersigned head of our own; `Reject` unless the coordinator and this hospital signed it.
+
+        An older one than the one that is kept changes nothing: it would hide what the log has lost since.
+        """
+        head = LedgerHead.open(open_receipt(receipt, coordinator), identity)
+        if self.receipt is None or head.told < self._kept(coordinator, identity):
+            return
+        write_file(self.receipt, receipt)
+
+    def _kept(self, coordinator: bytes, identity: bytes) -> int:
+        """How many heads had been told by the receipt that is kept; 0 where there is none that holds."""
+        try:
+            kept = read_file(self.receipt) if self.receipt is not None and self.receipt.exists() else b""
+            return LedgerHead.open(open_receipt(kept, coordinator), identity).told
+        except Reject:
+            return 0
 
 
 def check_receipt(log: AuditLog, receipt: Path, coordinator: bytes, identity: bytes) -> bool:

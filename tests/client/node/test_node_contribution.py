@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cameo_client.consent.records import ConsentRecord
+from cameo_client.consent.records import ConsentRecord, made_up
 from cameo_client.consent.uses import TRAINING
 from cameo_client.data.hospital import Earlier
 from cameo_client.home import NodeHome
@@ -81,6 +81,20 @@ def test_a_withdrawal_takes_exactly_that_patient_out_of_the_next_sum(world: Any)
         assert np.abs(lost - gradient * block.scale).max() <= 1  # two roundings to the nearest integer
         assert np.linalg.norm(lost) <= block.scale * task.encoded.clip + np.sqrt(block.dim)
     assert start == before.size
+
+
+def test_nobody_joins_a_run_that_goes_on(world: Any) -> None:
+    study = study_of(world)
+    patients, model = study.patients, model_of(world, study.features)
+    contributor = Contributor(world.plan, patients, no_noise, middle)
+    row = int(np.flatnonzero(patients.allowed() & ~patients.held_out)[0])
+    withdraw(world, row)
+    without = contributor.noisy_vector("train", model)
+    now = datetime.now(UTC)
+    name = world.first.local().pseudonyms[row]
+    world.first.consents.add(made_up([name], (TRAINING,), now), now=now)
+    assert patients.allowed()[row], "the next run may use this patient"
+    assert np.array_equal(contributor.noisy_vector("train", model), without)
 
 
 @pytest.mark.parametrize(("kind", "held_out"), [("evaluate", True), ("recalibrate", False)])

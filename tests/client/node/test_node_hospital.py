@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cameo_client.ledger import Caps
 from cameo_client.node.contribution import Contributor
 from cameo_client.node.publication import Library
 from cameo_protocol import canonical
 from cameo_protocol.packet import Packet
+from cameo_protocol.privacy.releases import plan_releases
 from cameo_protocol.stages import (
     ACK,
     ADMIT,
@@ -28,7 +30,9 @@ from cameo_protocol.stages import (
     EpochCall,
     RoundCall,
     error_code,
+    finish_body,
 )
+from cameo_server.home import load_ed25519
 
 STAGES = (ADMIT, ADVERTISE, SHARE, READY, UPLOAD, ACK, REVEAL, PUBLISH, FINISH)
 LATER = (ADVERTISE, SHARE, READY, UPLOAD, ACK, REVEAL)
@@ -227,3 +231,31 @@ def test_a_hospital_the_officer_does_not_approve_is_refused_in_an_epoch(world: A
     peers = {name: key for name, key in admitted.policy.peers.items() if name != "hospital-2"}
     admitted.policy = admitted.policy.model_copy(update={"peers": peers})
     assert refused(world.first, packet)
+
+
+def test_a_decline_after_the_data_were_read_leaves_the_ledger_as_it_was(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a hospital tells of its ledger with the decline is then the same, however far the data came."""
+    from cameo_protocol.errors import OperatorError
+
+    def broken(*_: Any) -> None:
+        raise OperatorError("consent-store-read", what=CANARY, do=CANARY)
+
+    packet = world.run_until(ADMIT)
+    monkeypatch.setattr(Contributor, "warm_up", broken)
+    before = world.first.ledger.head()
+    answer = world.first.hospital.handle(packet)
+    assert b"declined-local" in answer.body
+    assert world.first.ledger.head() == before
+    assert world.first.ledger.reserved() == 0
+
+
+def test_the_late_end_of_another_run_does_not_end_this_one(world: Any) -> None:
+    packet = world.run_until(UPLOAD)
+    node, plan = world.first, world.plan
+    node.ledger.reserve("r0", plan.plan_id(), plan_releases(plan), Caps(dataset=1e3, year=1e3))
+    late = finish_body(load_ed25519(world.coordinator.plan_key), "r0")
+    assert node.hospital.handle(Packet(FINISH, late)).kind == FINISH
+    assert node.ledger.open_runs() == ("r1",)
+    assert node.hospital.handle(packet).kind == UPLOAD

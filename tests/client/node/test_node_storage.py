@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -178,6 +179,34 @@ def test_a_model_of_another_number_of_features_is_refused_whatever_it_says_of_it
     answer = node.hospital.handle(Packet(PUBLISH, body))
     assert (answer.kind, error_code(answer.body)) == ("error", "model-foreign")
     assert newest(NodeHome(world.homes / "h1").models) is None
+
+
+def test_models_of_a_run_not_joined_or_of_another_plan_than_the_one_followed_are_not_stored(world: Any) -> None:
+    packet = world.run_until(PUBLISH)
+    node, models = world.first, NodeHome(world.homes / "h1").models
+    message = Publication.open(packet.body, bytes.fromhex(node.federation.coordinator))
+    stranger = _resealed(world, message, run="r2", card=message.card.replace(b'"run": "r1"', b'"run": "r2"'))
+    plan = world.plan.model_copy(update={"name": "another"})
+    other = {}
+    for name, raw in message.models.items():
+        bundle = parse_bundle(raw)
+        facts = bundle.facts.model_copy(update={"plan_id": plan.plan_id()})
+        other[name] = ModelBundle(facts, bundle.parameters)
+    hashes = {name: bundle.sha256() for name, bundle in other.items()}
+    card = json.loads(message.card) | {"plan": plan.model_dump(mode="json"), "models": hashes}
+    swapped = _resealed(
+        world,
+        message,
+        plan_id=bytes.fromhex(plan.plan_id()),
+        models={name: bundle.to_bytes() for name, bundle in other.items()},
+        card=json.dumps(card).encode(),
+    )
+    for body, code in ((stranger, "run-unknown"), (swapped, "card-foreign")):
+        answer = node.hospital.handle(Packet(PUBLISH, body))
+        assert (answer.kind, error_code(answer.body)) == ("error", code)
+        assert newest(models) is None
+    assert node.hospital.handle(packet).kind == PUBLISH
+    assert node.hospital.handle(packet).kind == PUBLISH, "told again, it is stored again"
 
 
 def test_models_on_another_version_of_the_catalogue_are_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
