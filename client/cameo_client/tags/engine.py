@@ -6,6 +6,8 @@ A null in the answer means "unknown", as in SQL.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import reduce
+from operator import add
 
 import polars as pl
 
@@ -81,6 +83,8 @@ def _select(facts: pl.DataFrame, types: Mapping[str, pl.DataType], column: Colum
     number = pl.Int64() if types.get(column.name) in _WHOLE else pl.Float64()
     wanted: pl.DataType = {"number": number, "bool": pl.Boolean(), "enum": pl.Categorical()}[column.kind]
     if column.name not in types:
+        if column.score:
+            return _score(types, column)
         if not column.model:
             raise _bad("facts-column-missing", f"the facts lack the column {column.name}")
         return pl.lit(None, dtype=wanted).alias(column.name)
@@ -95,6 +99,17 @@ def _select(facts: pl.DataFrame, types: Mapping[str, pl.DataType], column: Colum
     expr = pl.col(column.name).cast(wanted)
     # Only a column that holds a NaN is copied; the others are shared with the facts.
     return expr.fill_nan(None) if found.is_float() and facts[column.name].is_nan().any() else expr
+
+
+def _score(types: Mapping[str, pl.DataType], column: Column) -> pl.Expr:
+    """The points of a score, a whole number; null where one of its facts is."""
+    points: list[pl.Expr] = []
+    for part in column.score:
+        if part.fact not in types or not types[part.fact].is_numeric():
+            raise _bad("facts-column-missing", f"the facts lack the column {part.fact}")
+        fact = pl.col(part.fact).cast(pl.Float64).fill_nan(None)
+        points += [(fact >= cut).cast(pl.Int64) for cut in part.cuts]
+    return reduce(add, points).alias(column.name)
 
 
 def _bad(code: str, what: str) -> OperatorError:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from cameo_client.tags.finding import Fault
+from cameo_client.tags.rfa import MOST, PARTS, RFA, Part
 from cameo_protocol.facts import Catalogue, Fact, Purpose, Sensitivity
 
 Kind = Literal["number", "bool", "enum"]
@@ -22,7 +23,8 @@ MAX_SEGMENTS = 64
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """One readable column. low, high: plausible range of a number, inclusive. model: "" for a fact, else the
-    name of the model that fills it. purposes: what the column may be read for.
+    name of the model that fills it. purposes: what the column may be read for. score: made up of points for these
+    facts, where the frame does not hold it.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Column:
     sensitivity: Sensitivity
     purposes: tuple[Purpose, ...]
     model: str = ""
+    score: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +86,10 @@ class Schema:
 
 
 def schema_of(catalogue: Catalogue) -> Schema:
-    """The columns of a catalogue plus `segment` (1..K) and `segment_strength` (0..1)."""
+    """The columns of a catalogue plus `segment` (1..K), `segment_strength` (0..1) and, with its facts, `rfa_score`."""
     columns = {fact.name: _fact(fact) for fact in catalogue.facts}
+    if all(part.fact in columns for part in PARTS):
+        columns.setdefault(RFA, _rfa([columns[part.fact] for part in PARTS]))
     for column in (_segment(), _strength()):
         columns.setdefault(column.name, column)
     return Schema(f"{catalogue.id}@{catalogue.version}", columns)
@@ -103,6 +108,21 @@ def _fact(fact: Fact) -> Column:
         high=high,
         sensitivity=fact.sensitivity,
         purposes=fact.purposes,
+    )
+
+
+def _rfa(facts: list[Column]) -> Column:
+    """As sensitive as its most sensitive fact, and for such purposes only as all of them allow."""
+    return Column(
+        name=RFA,
+        kind="number",
+        whole=True,
+        unit="points",
+        low=0,
+        high=MOST,
+        sensitivity=max((fact.sensitivity for fact in facts), key=SENSITIVITY_ORDER.index),
+        purposes=tuple(purpose for purpose in ALL_PURPOSES if all(purpose in fact.purposes for fact in facts)),
+        score=PARTS,
     )
 
 
