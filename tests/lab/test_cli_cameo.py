@@ -191,6 +191,8 @@ def test_generated_data_becomes_facts_consents_and_tags(shell: Shell) -> None:
     assert shell.json("cameo-node", "consent", "purge", "--before", "2020-01-01", *home)["decisions"] == 0
     assert shell.json("cameo-node", "tags", "queue", *me)["command"] == "queue"
     assert shell("cameo-node", "tags", "export", "--counts", *me)[0] == 0
+    split = shell.json("cameo-node", "tags", "export", "--counts", "--by", "sex", *me)["tags"]
+    assert all(set(cells) <= {"female", "male", "not known", "total"} for cells in split.values())
     seen = shell.json("cameo-node", "tags", "access", name, *me)["accesses"]
     assert seen[-1]["action"] == "explained"
     assert shell("cameo-node", "tags", "rotate-key", *home)[0] == 0

@@ -32,8 +32,10 @@ def register(app: typer.Typer) -> None:
 def export(
     person: Person,
     out: Annotated[Path | None, typer.Argument(metavar="[FILE]", hidden=True)] = None,
+    *,
     form: Annotated[Literal["csv", "parquet"], typer.Option("--format", help="csv or parquet.")] = "csv",
     counts: Annotated[bool, typer.Option("--counts", help="Only counts: below 11 hidden, rounded to 5.")] = False,
+    by: Annotated[str | None, typer.Option("--by", metavar="FACT", help="With --counts: split by sex, say.")] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="URL", help="postgresql://USER@HOST/DATABASE")] = None,
     table: Annotated[str, typer.Option("--table", metavar="NAME", help="Table there; its rows are replaced.")] = (
         "cameo_tags"
@@ -52,20 +54,19 @@ def export(
     Example:
       cameo-node tags export tags.csv --as "C. Operator"
       cameo-node tags export --to postgresql://cameo@db/care --as "C. Operator"
-      cameo-node tags export --counts --as "C. Operator"
+      cameo-node tags export --counts --by sex --as "C. Operator"
     """
     from cameo_client.audit import note
     from cameo_client.home import open_home
     from cameo_protocol.errors import OperatorError
 
-    if counts + (out is not None) + (to is not None) != 1:
-        raise OperatorError(
-            "option-invalid", what="give one of FILE, --to and --counts", do="cameo-node tags export --help"
-        )
+    if counts + (out is not None) + (to is not None) != 1 or (by is not None and not counts):
+        what = "give one of FILE, --to and --counts, and --by with --counts only"
+        raise OperatorError("option-invalid", what=what, do="cameo-node tags export --help")
     place = open_home(home)
     _require(place.roles, person, "export-counts" if counts else "export")
     database = _database(to, password_file, password_env) if to is not None else None
-    answer = _export(place, person, out, form, database, table)
+    answer = _counts(place, person, by) if counts else _export(place, person, out, form, database, table)
     note(place, "tags-exported", who=person, about=table if to is not None else form if out is not None else "counts")
     _tell(answer, as_json)
 
@@ -78,7 +79,7 @@ def _export(
     database: Database | None,
     table: str,
 ) -> dict[str, Any]:
-    """Rows into a database or a file, or counts where there is neither."""
+    """Rows into a database or a file."""
     from cameo_client.consent.store import ConsentStore
     from cameo_client.home import PRIVATE, write_file
     from cameo_client.tagging import tag_policy
@@ -89,11 +90,23 @@ def _export(
         given = (store, consents, tag_policy(place), person, datetime.now(UTC))
         if database is not None:
             return takeout.export_table(*given, database=database, table=table)
-        if out is None:
-            return takeout.export_counts(*given)
         data, answer = takeout.export_rows(*given, form=form)
-        write_file(out.absolute(), data, PRIVATE)
+        write_file(Path(out or "").absolute(), data, PRIVATE)
         return answer
+
+
+def _counts(place: NodeHome, person: str, by: str | None) -> dict[str, Any]:
+    """Counts, of all patients or by the groups of one fact; only then are the facts read."""
+    from cameo_client.consent.store import ConsentStore
+    from cameo_client.node.study import load_local
+    from cameo_client.tagging import tag_policy
+    from cameo_client.tags import takeout
+    from cameo_client.tags.store import TagStore
+
+    now, policy = datetime.now(UTC), tag_policy(place)
+    groups = takeout.groups_of(load_local(place, today=now.date()).data.facts, by, policy) if by else None
+    with TagStore(place.tags) as store, ConsentStore.open(place.consent) as consents:
+        return takeout.export_counts(store, consents, policy, person, now, groups)
 
 
 def access(

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
+import polars as pl
+
 from cameo_client.consent.store import ConsentStore
 from cameo_client.data.database import Database
 from cameo_client.tags.author import SCHEMA_VERSION
@@ -66,6 +68,21 @@ def export_counts(
     answer = {"schema_version": SCHEMA_VERSION, "command": "aggregate", "tags": aggregate(split)}
     store.log_export(person, "counts", (), sha256(json.dumps(answer, sort_keys=True).encode()), now)
     return answer
+
+
+def groups_of(facts: pl.DataFrame, by: str, policy: TagPolicy) -> dict[str, str]:
+    """Pseudonym -> group, for counts split by one of the facts that the fairness monitor looks at; nulls left out."""
+    known = [name for name in policy.fairness.columns if name in facts.columns]
+    if by not in known:
+        raise OperatorError(
+            "export-group",
+            what="counts are split by one fact of the tag policy's fairness monitor",
+            do=f"use --by with one of: {', '.join(known)}"
+            if known
+            else "leave --by out: these facts have none of them",
+        )
+    values = facts[by].cast(pl.String).to_list()
+    return {name: group for name, group in zip(facts["pseudonym"].to_list(), values, strict=True) if group is not None}
 
 
 def _rows(

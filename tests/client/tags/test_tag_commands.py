@@ -341,6 +341,11 @@ def test_counts_hide_the_few(store: TagStore, heart: Any, pack: Path, ward: Ward
     split = takeout.export_counts(*given, groups)
     assert split["tags"]["bp-reading-high"] == {"f": None, "m": None, "total": 40}
     assert "hidden" in text(split)
+    sexes = takeout.groups_of(heart.frame({"sex": "female"}, {"sex": "male"}, {}), "sex", ward.policy)
+    assert sexes == {"p0": "female", "p1": "male"}
+    for name in ("chol", "region", "nothing"):
+        with pytest.raises(OperatorError, match="export-group"):
+            takeout.groups_of(heart.frame({}), name, ward.policy)
 
 
 def test_a_missing_or_foreign_file_is_an_error_not_a_traceback(heart: Any, tmp_path: Path) -> None:
