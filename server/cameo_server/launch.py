@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from cameo_protocol.plan import RunPlan, Site
 from cameo_server.compose import compose_experiment
 from cameo_server.definitions import read_catalogue, read_label
 from cameo_server.home import CoordinatorHome, load_config, write_file
-from cameo_server.membership import roster
+from cameo_server.membership import renew_server_certificate, roster
 from cameo_server.planning import resolve
 from cameo_server.resuming import ENDED, Watchman, driven, launch, resume
 from cameo_server.run.release_gate import require
@@ -28,6 +29,7 @@ from cameo_server.run.store import RunStore
 
 STATE = "state.json"
 ROSTER_POLL_S = 2.0
+RENEWAL_POLL_S = 3600.0
 EVENT_POLL_S = 0.1
 DEATH_POLL_S = 3.0
 
@@ -67,17 +69,32 @@ def start_coordinator(
                 ports.enter_context(serve_numbers(coordinator, metrics_port))
             write_file(home.flower / STATE, json.dumps(state).encode())
             say(f"ready: hospitals connect to port {settings.fleet_port}")
-            barred: frozenset[str] = frozenset()
-            while not stop.wait(ROSTER_POLL_S):
-                with contextlib.suppress(OperatorError):  # the SuperLink may be restarting; the next look finds it
-                    doors = let_in_members(home, control)
-                    for name in doors.fresh:
-                        say(f"let in: {name}")
-                    for name in sorted(doors.barred - barred):
-                        say(f"{name} has a key that is locked out for good: revoke it, and invite it again")
-                    barred = doors.barred
-                    runs.look(control)
+            _look_after(home, control, runs, stop, say)
     (home.flower / STATE).unlink(missing_ok=True)
+
+
+def _look_after(
+    home: CoordinatorHome, control: Any, runs: Watchman, stop: threading.Event, say: Callable[[str], None]
+) -> None:
+    """Until `stop` is set: let members in and lock others out, start runs again, renew the server's certificate."""
+    from cameo_server.nodes import let_in_members
+
+    barred: frozenset[str] = frozenset()
+    renewal = 0.0
+    while not stop.wait(ROSTER_POLL_S):
+        with contextlib.suppress(OperatorError):  # the SuperLink may be restarting; the next look finds it
+            doors = let_in_members(home, control)
+            for name in doors.fresh:
+                say(f"let in: {name}")
+            for name in sorted(doors.barred - barred):
+                say(f"{name} has a key that is locked out for good: revoke it, and invite it again")
+            barred = doors.barred
+            runs.look(control)
+        if time.monotonic() >= renewal:
+            renewal = time.monotonic() + RENEWAL_POLL_S
+            with contextlib.suppress(OperatorError):  # said by `cameo coordinator status` and by hospitals' doctors
+                if renew_server_certificate(home, datetime.now(UTC)):
+                    say("the server certificate has been renewed; new connections get it within a minute")
 
 
 def running(home: CoordinatorHome) -> dict[str, Any] | None:

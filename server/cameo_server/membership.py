@@ -155,11 +155,15 @@ def renew_server_certificate(home: CoordinatorHome, now: datetime) -> bool:
     Also when key and certificate do not belong together, as after a crash between the two writes.
     """
     certificate = load_certificate(home, "server")
-    fits = certificate.public_key() == load_ec(home.server_key).public_key()
-    if fits and pki.days_left(certificate, now) >= pki.RENEW_DAYS:
+    if server_pair_fits(home) and pki.days_left(certificate, now) >= pki.RENEW_DAYS:
         return False
     _issue_server(home, load_config(home).host, now)
     return True
+
+
+def server_pair_fits(home: CoordinatorHome) -> bool:
+    """Whether the server's key and certificate belong together."""
+    return load_certificate(home, "server").public_key() == load_ec(home.server_key).public_key()
 
 
 def plan_key(home: CoordinatorHome) -> Ed25519PrivateKey:

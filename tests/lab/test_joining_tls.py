@@ -35,10 +35,10 @@ from cameo_server.api.server import serve_api
 from cameo_server.api.services import Coordinator
 from cameo_server.flower.gate import FleetGate
 from cameo_server.flower.settings import SuperLinkSettings
-from cameo_server.flower.superlink import _server, _tls
+from cameo_server.flower.superlink import LiveTls, _server
 from cameo_server.flower.turnstile import Bells, Turnstile
 from cameo_server.home import CoordinatorHome, load_ec
-from cameo_server.membership import init_coordinator, load_certificate
+from cameo_server.membership import _issue_server, init_coordinator, load_certificate, renew_server_certificate
 
 NOW = datetime.now(UTC)
 PORTS = ("fleet", "operator", "join")
@@ -114,6 +114,7 @@ class Place:
     ports: dict[str, int]
     hospital: NodeHome
     folder: Path
+    tls: LiveTls
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +124,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     named: dict[str, Any] = {f"{name}_port": port for name, port in ports.items()}
     init_coordinator(home, federation="study", host="localhost", now=NOW, **named)
     maker = Maker(folder, load_ec(home.ca_key), load_certificate(home, "ca"))
-    with fleet(home, ports["fleet"]), serve_api(Coordinator(home), "127.0.0.1"):
-        yield Place(home, maker, ports, joined(home, folder, ports), folder)
+    with fleet(home, ports["fleet"]) as tls, serve_api(Coordinator(home), "127.0.0.1"):
+        yield Place(home, maker, ports, joined(home, folder, ports), folder, tls)
 
 
 @contextlib.contextmanager
-def fleet(home: CoordinatorHome, port: int) -> Iterator[None]:
+def fleet(home: CoordinatorHome, port: int) -> Iterator[LiveTls]:
     """The public listener of the SuperLink with its TLS and its gate; behind it, nothing."""
 
     async def nothing(scope: Any, receive: Any, send: Any) -> None:
@@ -138,15 +139,15 @@ def fleet(home: CoordinatorHome, port: int) -> Iterator[None]:
     settings = SuperLinkSettings(
         home=home.root, certificate=home.server_cert, key=home.server_key, fleet_port=port, control_port=1
     )
-    app = FleetGate(Turnstile(nothing), Bells())
+    app, tls = FleetGate(Turnstile(nothing), Bells()), LiveTls(settings)
     server = _server(
-        app, host="127.0.0.1", port=port, lifespan="off", ssl_context_factory=_tls(settings), ssl_keyfile="-"
+        app, host="127.0.0.1", port=port, lifespan="off", ssl_context_factory=lambda *_: tls.context, ssl_keyfile="-"
     )
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
-    yield
+    yield tls
     server.should_exit = True
     thread.join(10)
 
@@ -314,6 +315,37 @@ def refusal(profile: Profile, place: Place) -> str:
     with connect(profile, f"localhost:{place.ports['operator']}") as client, pytest.raises(OperatorError) as refused:
         client.call("GetStatus", pb.GetStatusRequest())
     return refused.value.code
+
+
+def shown(place: Place, port: str) -> int:
+    """The serial number of the certificate that a port shows to a new connection."""
+    context = caller(place, own_pair(place))
+    with (
+        socket.create_connection(("127.0.0.1", place.ports[port]), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as tls,
+    ):
+        return x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"").serial_number
+
+
+def test_a_renewed_server_certificate_is_shown_without_a_restart(place: Place) -> None:
+    assert not renew_server_certificate(place.home, NOW)
+    _issue_server(place.home, "localhost", NOW - timedelta(days=61))
+    place.tls.refresh()
+    before = {port: shown(place, port) for port in PORTS}
+    old_cert = place.home.server_cert.read_bytes()
+    assert renew_server_certificate(place.home, NOW)
+    place.tls.refresh()
+    new_cert = place.home.server_cert.read_bytes()
+    now = load_certificate(place.home, "server").serial_number
+    assert now not in before.values()
+    assert {port: shown(place, port) for port in PORTS} == dict.fromkeys(PORTS, now)
+    # Between the two writes of a renewal the files do not fit each other: everybody goes on with what they have.
+    place.home.server_cert.write_bytes(old_cert)
+    place.tls.refresh()
+    assert {port: shown(place, port) for port in PORTS} == dict.fromkeys(PORTS, now)
+    place.home.server_cert.write_bytes(new_cert)
+    place.tls.refresh()
+    assert is_served(place.ports["fleet"], caller(place), "http/1.1")
 
 
 # --- a hospital that meets a bad coordinator ------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from typing import cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -17,7 +18,8 @@ from cameo_protocol.operator_api.operator_pb2_grpc import (
 from cameo_server.api.guard import Guard
 from cameo_server.api.services import Coordinator, EnrollmentService, OperatorService
 from cameo_server.enrolment import check_holder
-from cameo_server.home import load_config, read_file, read_secret
+from cameo_server.home import CoordinatorHome, load_config, read_file, read_secret
+from cameo_server.membership import server_pair_fits
 
 # Plans and cards are kilobytes; enrolment messages hold a card and a request.
 MAX_MESSAGE, MAX_ENROLMENT = 4 << 20, 1 << 16
@@ -30,19 +32,45 @@ def serve_api(coordinator: Coordinator, host: str) -> Iterator[None]:
     """Answer on both ports of coordinator.toml until the block ends. A port in use is an `OperatorError`."""
     home = coordinator.home
     config = load_config(home)
-    # The CA goes with the server's certificate: who joins knows only its fingerprint.
-    pair = [(read_secret(home.server_key), read_file(home.server_cert) + read_file(home.ca_cert))]
     with ExitStack() as stack:
-        mutual = grpc.ssl_server_credentials(pair, read_file(home.ca_cert), require_client_auth=True)
         operator = _server(Guard(lambda certificate: check_holder(home, certificate)), MAX_MESSAGE)
         add_OperatorServicer_to_server(OperatorService(coordinator), operator)
-        _start(stack, operator, f"{_bracketed(host)}:{config.operator_port}", mutual)
+        _start(stack, operator, f"{_bracketed(host)}:{config.operator_port}", _credentials(home, mutual=True))
 
         joining = _server(Guard(None), MAX_ENROLMENT)
         add_EnrollmentServicer_to_server(EnrollmentService(coordinator), joining)
-        _start(stack, joining, f"{_bracketed(host)}:{config.join_port}", grpc.ssl_server_credentials(pair))
+        _start(stack, joining, f"{_bracketed(host)}:{config.join_port}", _credentials(home, mutual=False))
         yield
         coordinator.stop.set()
+
+
+def _credentials(home: CoordinatorHome, *, mutual: bool) -> grpc.ServerCredentials:
+    """TLS with the server's certificate, the newest there is at each new connection; mutual: callers show theirs."""
+    seen = [_stamp(home)]
+
+    def present() -> grpc.ServerCertificateConfiguration:
+        # The CA goes with the server's certificate: who joins knows only its fingerprint.
+        pair = (read_secret(home.server_key), read_file(home.server_cert) + read_file(home.ca_cert))
+        return grpc.ssl_server_certificate_configuration([pair], read_file(home.ca_cert) if mutual else None)
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        """None: as before. Files that do not fit each other, yet, change nothing."""
+        try:
+            now = _stamp(home)
+            if now == seen[0] or not server_pair_fits(home):
+                return None
+            seen[0] = now
+            return present()
+        except (OSError, OperatorError):
+            return None
+
+    # The stubs do not know that None is an answer; gRPC's documentation does.
+    fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", renewed)
+    return grpc.dynamic_ssl_server_credentials(present(), fetch, require_client_authentication=mutual)
+
+
+def _stamp(home: CoordinatorHome) -> list[int]:
+    return [path.stat().st_mtime_ns for path in (home.server_key, home.server_cert)]
 
 
 def _server(guard: Guard, most_bytes: int) -> grpc.Server:

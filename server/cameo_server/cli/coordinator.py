@@ -139,7 +139,7 @@ def start(
     """Run the coordinator until Ctrl-C or SIGTERM.
 
     Hospitals connect to the fleet port; everything else stays on this machine. The server certificate is renewed in
-    its last 30 days.
+    its last 30 days, also while it runs.
 
     \b
     Example:

@@ -16,7 +16,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ IDLE_LAYERS = frozenset(
     }
 )
 _GRACE_S = 2
+RELOAD_S = 60.0
 
 
 def flower_app(settings: SuperLinkSettings) -> FastAPI:
@@ -104,16 +105,37 @@ def _server(app: Any, **options: Any) -> _Server:
     return _Server(config)
 
 
-def _tls(settings: SuperLinkSettings) -> Callable[..., ssl.SSLContext]:
-    """TLS 1.3 with the coordinator's certificate; a bad file ends the process with `EXIT_TLS`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_cert_chain(settings.certificate, settings.key)
-    except (OSError, ssl.SSLError) as error:
-        print(f"certificate or key cannot be used: {error}", file=sys.stderr)  # noqa: T201 - the process's log
-        sys.exit(EXIT_TLS)
-    return lambda *_: context
+class LiveTls:
+    """TLS 1.3 with the coordinator's certificate, the newest there is; a bad file at the start ends the process."""
+
+    def __init__(self, settings: SuperLinkSettings) -> None:
+        self._files = (settings.certificate, settings.key)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_3
+        try:
+            self._seen = self._stamp()
+            self.context.load_cert_chain(*self._files)
+        except (OSError, ssl.SSLError) as error:
+            print(f"certificate or key cannot be used: {error}", file=sys.stderr)  # noqa: T201 - the process's log
+            sys.exit(EXIT_TLS)
+
+    def refresh(self) -> None:
+        """New connections get a renewed certificate; files that do not fit each other, yet, change nothing."""
+        with contextlib.suppress(OSError, ssl.SSLError):
+            now = self._stamp()
+            if now != self._seen:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*self._files)  # tried apart first
+                self.context.load_cert_chain(*self._files)
+                self._seen = now
+
+    def _stamp(self) -> list[int]:
+        return [path.stat().st_mtime_ns for path in self._files]
+
+
+async def _keep_fresh(tls: LiveTls) -> None:
+    while True:
+        await asyncio.sleep(RELOAD_S)
+        tls.refresh()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -130,7 +152,9 @@ def _listen(host: str, port: int) -> socket.socket:
         sys.exit(EXIT_PORT_TAKEN if error.errno == errno.EADDRINUSE else 1)
 
 
-async def _serve(public: _Server, local: _Server, sockets: tuple[socket.socket, socket.socket], bells: Bells) -> None:
+async def _serve(
+    public: _Server, local: _Server, sockets: tuple[socket.socket, socket.socket], bells: Bells, tls: LiveTls
+) -> None:
     """Run both servers until SIGTERM or SIGINT, or until one of them ends."""
 
     def stop() -> None:
@@ -141,7 +165,9 @@ async def _serve(public: _Server, local: _Server, sockets: tuple[socket.socket, 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     tasks = [loop.create_task(s.serve(sockets=[k])) for s, k in zip((local, public), sockets[::-1], strict=True)]
+    fresh = loop.create_task(_keep_fresh(tls))
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    fresh.cancel()
     stop()
     await asyncio.gather(*tasks)
 
@@ -150,14 +176,14 @@ def run_superlink(settings: SuperLinkSettings) -> None:
     """Serve until signalled. Blocks; main thread only."""
     settings.prepare()
     sockets = (_listen(settings.fleet_host, settings.fleet_port), _listen(LOOPBACK, settings.control_port))
-    factory = _tls(settings)
+    tls = LiveTls(settings)
     app = flower_app(settings)
     flower, bells = Turnstile(app), Bells()
-    public = _server(FleetGate(flower, bells), lifespan="off", ssl_context_factory=factory)
+    public = _server(FleetGate(flower, bells), lifespan="off", ssl_context_factory=lambda *_: tls.context)
     gate = LocalGate(flower, bells, app, settings.control_token(), lambda: public.started and local.started)
     local = _server(gate, lifespan="on")
     with asyncio.Runner(loop_factory=local.config.get_loop_factory()) as runner:
-        runner.run(_serve(public, local, sockets, bells))
+        runner.run(_serve(public, local, sockets, bells, tls))
 
 
 def _arguments(argv: list[str] | None) -> tuple[SuperLinkSettings, int | None]:
