@@ -203,7 +203,6 @@ def test_no_identifier_leaves_a_source_of_any_kind(
             shown += said(capsys, monkeypatch, *words, *at) + said(capsys, monkeypatch, *words, *at, "--json")
         shown += said(capsys, monkeypatch, "consent", "report", name, *at)
         shown += said(capsys, monkeypatch, "consent", "export", "--format", "fhir", *at)
-    assert "model trained" in shown
     places = {
         "uploads and messages": b"\n".join(passed),
         "logs": "\n".join(record.getMessage() for record in caplog.records).encode(),
@@ -216,6 +215,7 @@ def test_no_identifier_leaves_a_source_of_any_kind(
         assert f"hospitals/hospital-3/{store}" in places
     leaks = {place: scanner.kinds_in(data) for place, data in places.items()}
     assert {place: kinds for place, kinds in leaks.items() if kinds} == {}
+    assert "model trained" in shown
 
 
 def spoil_table(whole: Path, spoilt: Path) -> None:
