@@ -145,8 +145,8 @@ class Gatekeeper:
     peers: PeerHeads = field(default_factory=PeerHeads)
     witness: Witness = field(default_factory=Witness)
 
-    def consider(self, body: bytes, current: Admitted | None = None) -> tuple[Admitted | None, bytes]:
-        """The signed answer to an invitation, and the admitted run when the answer is accept.
+    def consider(self, body: bytes, current: Admitted | None = None) -> tuple[str, Admitted | None, bytes]:
+        """The run of an invitation, what was admitted when the answer is accept, and the signed answer.
 
         current: the run that this hospital is in. Invited to it again, the hospital stays in it with what it has: the
         data as they were read, the epochs it has seen. A plan that is not the coordinator's or not sound is a `Reject`.
@@ -177,7 +177,7 @@ class Gatekeeper:
             head=self.head(),
             peers=self.peers.of(plan),
         )
-        return admitted, admission.seal(self.identity)
+        return invitation.run, admitted, admission.seal(self.identity)
 
     def head(self) -> bytes:
         """How far the ledger is now, signed: what others shall say back."""

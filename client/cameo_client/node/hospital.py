@@ -168,8 +168,10 @@ class Hospital:
 
     def _admit(self, packet: Packet) -> Packet:
         current = self._current()
-        admitted, answer = self._gate.consider(packet.body, current)
-        if admitted is not None and admitted is not current:
+        run, admitted, answer = self._gate.consider(packet.body, current)
+        if admitted is None:
+            self._end(run)  # whoever declines the run that it is in answers no more of it
+        elif admitted is not current:
             self._erase_keys()
             self._phase = admitted
         return Packet(ADMIT, answer)

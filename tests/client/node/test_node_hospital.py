@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cameo_client.home import NodeHome
 from cameo_client.ledger import Caps
 from cameo_client.node.contribution import Contributor
 from cameo_client.node.publication import Library
@@ -259,3 +261,17 @@ def test_the_late_end_of_another_run_does_not_end_this_one(world: Any) -> None:
     assert node.hospital.handle(Packet(FINISH, late)).kind == FINISH
     assert node.ledger.open_runs() == ("r1",)
     assert node.hospital.handle(packet).kind == UPLOAD
+
+
+def test_a_hospital_that_declines_the_run_it_is_in_answers_no_more_of_it(world: Any) -> None:
+    """The officer has become stricter; a coordinator that asks on all the same gets nothing."""
+    packet = world.run_until(UPLOAD)
+    invitation = next(asked for asked in world.asked if asked.kind == ADMIT)
+    policy = NodeHome(world.homes / "h1").policy
+    text = policy.read_text()
+    stricter = re.sub(r"(?m)^(  hospitals:) \d+", r"\1 9", text)
+    assert stricter != text
+    policy.write_text(stricter)
+    assert b"declined-policy" in world.first.hospital.handle(invitation).body
+    assert refused(world.first, packet) == "out-of-order"
+    assert world.first.ledger.spent() == 0
