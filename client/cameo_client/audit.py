@@ -1,4 +1,8 @@
-"""This hospital's audit log: audit.sqlite in its home, signed with its identity key. Only this hospital reads it."""
+"""This hospital's audit log: audit.sqlite in its home, signed with a key of its own. Only this hospital reads it.
+
+The key is not the identity key: the log goes on when the hospital leaves a federation and joins again with new keys,
+and patients' decisions are written down in between too.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cameo_client.home import NodeHome, load_identity
+from cameo_client.home import PRIVATE, NodeHome, key_pem, load_ed25519, write_file
 from cameo_protocol.audit_log import HOSPITAL_KINDS
 from cameo_protocol.audit_store import PRAGMAS, AuditLog, broken, unusable
 
@@ -25,8 +29,11 @@ NODE = "node"
 def open_audit(home: NodeHome) -> AuditLog:
     """Open the log, or begin it. A damaged file, or one of another kind, is an `OperatorError`."""
     path = home.audit
+    new = not path.exists()
+    if new and not home.audit_key.exists():
+        _make_key(home.audit_key)
+    key = load_ed25519(home.audit_key)
     with _guard(path):
-        new = not path.exists()
         db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         with _guard(path):
@@ -34,7 +41,7 @@ def open_audit(home: NodeHome) -> AuditLog:
                 path.chmod(0o600)
             for pragma in PRAGMAS:
                 db.execute(f"PRAGMA {pragma}")
-        return _log(path, db, load_identity(home))
+        return _log(path, db, key)
     except BaseException:
         db.close()
         raise
@@ -64,18 +71,6 @@ def note_file(log: AuditLog, path: Path) -> None:
     log.note_if_new("file-changed", who=owner, about=path.name, sha256=digest)
 
 
-def retire(home: NodeHome) -> None:
-    """Put the log aside under a name of its own: its key is about to go, and other keys begin another log.
-
-    Its first entry says whose key signed it. Nothing happens where there is no log, or no key any more.
-    """
-    if not home.audit.exists() or not home.identity_key.exists():
-        return
-    with open_audit(home) as log:
-        last = log.note("log-closed", who=account()).last
-    home.audit.rename(home.audit.with_name(f"audit-{last.hex()[:8]}.sqlite"))
-
-
 def note_files(log: AuditLog, home: NodeHome) -> None:
     """`note_file` for every file by which people decide what this node does."""
     for name in ("node.toml", "policy.yaml", "federation.json", "tags-policy.yaml", "roles.yaml"):
@@ -90,6 +85,18 @@ def account() -> str:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
         return f"account {os.getuid()}"
+
+
+def _make_key(path: Path) -> None:
+    """A new key, unless another process has just made one: both must go on with the same."""
+    draft = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+    write_file(draft, key_pem(Ed25519PrivateKey.generate()), PRIVATE)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    finally:
+        draft.unlink()
 
 
 def _log(path: Path, db: sqlite3.Connection, key: Ed25519PrivateKey) -> AuditLog:

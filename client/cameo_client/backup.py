@@ -30,9 +30,10 @@ MAX_BACKUP: Final = 8 << 30
 DATABASES: Final = ("ledger.sqlite", "consent.sqlite", "tags.sqlite", "journal", "audit.sqlite")
 FILES: Final = (
     "node.toml", "policy.yaml", "tags-policy.yaml", "roles.yaml", "federation.json", "public.json", "peers.json",
-    "audit-receipt.cbor", "kek.id", "keys/identity.key", "keys/node.key", "keys/operator.key", "tls/operator.pem",
+    "audit-receipt.cbor", "kek.id", "keys/identity.key", "keys/audit.key", "keys/node.key", "keys/operator.key",
+    "tls/operator.pem",
 )  # fmt: skip
-TREES: Final = ("packs/*.yaml", "models/*/publication.cbor", "audit-*.sqlite")
+TREES: Final = ("packs/*.yaml", "models/*/publication.cbor")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,6 +150,11 @@ class NodeHome:
         return self.root / "audit.sqlite"
 
     @property
+    def audit_key(self) -> Path:
+        """Ed25519 key that signs the audit log, 0600; it outlives a membership, as the log does."""
+        return self.root / "keys" / "audit.key"
+
+    @property
     def receipt(self) -> Path:
         """The newest head of the audit log that the coordinator has countersigned."""
         return self.root / "audit-receipt.cbor"
@@ -288,9 +293,14 @@ def key_pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> byte
 
 def load_identity(home: NodeHome) -> ed25519.Ed25519PrivateKey:
     """The key that signs every protocol message of this hospital."""
-    key = _load(home.identity_key)
+    return load_ed25519(home.identity_key)
+
+
+def load_ed25519(path: Path) -> ed25519.Ed25519PrivateKey:
+    """An Ed25519 key file."""
+    key = _load(path)
     if not isinstance(key, ed25519.Ed25519PrivateKey):
-        raise _broken(home.identity_key, "an Ed25519 key")
+        raise _broken(path, "an Ed25519 key")
     return key
 
 

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from cameo_client.audit import retire
 from cameo_client.home import PUBLIC, NodeHome, read_file, write_file
 from cameo_client.policy_file import approve, load_policy
 from cameo_client.running import PAUSED
@@ -20,7 +19,8 @@ KEPT: Final = {
     "pseudonym/hmac.key": "without it nobody's consents or tags can be found again",
     "policy.yaml": "the officer's limits; the approved hospitals are taken out of it",
     "node.toml": "the data source; the ledger and the consents are opened by it",
-    "audit-*.sqlite": "who did what, closed with the old key; a new key begins a new log",
+    "audit.sqlite": "who did what; it goes on, also in between",
+    "keys/audit.key": "it signs the audit log",
     "journal": "which rounds were answered, so that none is answered twice",
 }
 
@@ -37,7 +37,6 @@ def leave_federation(home: NodeHome, *, purge: bool) -> list[str]:
     gone = [home.identity_key, home.node_key, home.operator_key, home.operator_cert, home.card, home.federation]
     gone += [home.root / name for name in (UNIT, COMPOSE, PAUSED, "state.json", "upkeep.json")]
     gone += [home.peers, home.page_key, home.receipt]
-    retire(home)
     if purge:
         gone += [*(home.tags.with_name(home.tags.name + end) for end in ("", "-wal", "-shm")), home.models]
     return [str(path.relative_to(home.root)) for path in gone if remove(path)]

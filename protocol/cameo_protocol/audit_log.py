@@ -27,7 +27,7 @@ GENESIS: Final = bytes(32)
 # What may be written down, by whose log.
 HOSPITAL_KINDS: Final = frozenset(
     {
-        "log-opened", "log-closed", "admission", "round-released", "model-stored", "file-changed", "consent-imported",
+        "log-opened", "admission", "round-released", "model-stored", "file-changed", "consent-imported",
         "consent-withdrawn", "consent-purged", "consent-enforced", "tags-applied", "tag-reviewed", "pack-approved",
         "tags-exported", "backup-made", "backup-restored", "log-cut-noticed",
     }

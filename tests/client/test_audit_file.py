@@ -11,12 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit_kit import IDENTITY, bare_home
-from cameo_client.audit import memory_audit, note, note_file, open_audit, retire
-from cameo_client.home import NodeHome, key_pem
-from cameo_protocol.audit_log import Row, replay, verify
+from cameo_client.audit import memory_audit, note, note_file, open_audit
+from cameo_client.home import NodeHome
 from cameo_protocol.errors import Bug, CameoError, OperatorError
 
 
@@ -146,6 +144,7 @@ def test_flipped_bytes_of_the_file_are_seen_or_change_nothing(home: NodeHome) ->
 
 @pytest.mark.parametrize("raw", [b"not a database", b"SQLite format 3\0" + bytes(500), b"x" * 5000])
 def test_another_file_is_refused(home: NodeHome, raw: bytes) -> None:
+    note(home, "tags-applied", who="node")
     home.audit.write_bytes(raw)
     with pytest.raises(OperatorError, match="audit-log-broken"):
         open_audit(home)
@@ -180,19 +179,36 @@ def test_processes_take_turns(home: NodeHome) -> None:
         assert log.verify().entries == 16
 
 
-def test_a_hospital_that_leaves_puts_its_log_aside_and_begins_another(home: NodeHome) -> None:
+def test_the_log_goes_on_without_the_identity_key(home: NodeHome) -> None:
+    """A hospital that has left still writes down what patients decide."""
     note(home, "tags-applied", who="node")
-    retire(home)
-    (aside,) = home.root.glob("audit-*.sqlite")
-    home.identity_key.write_bytes(key_pem(Ed25519PrivateKey.generate()))
-    note(home, "tags-applied", who="node")
-    assert [kind for kind, *_ in told(home)] == ["log-opened", "tags-applied"]
-    db = sqlite3.connect(aside)
-    rows = [Row(*row) for row in db.execute("SELECT seq, body, hash FROM entry ORDER BY seq")]
-    owner = bytes.fromhex(next(replay(rows))[0].facts["owner"])
-    head = verify(rows, db.execute("SELECT sealed FROM head").fetchone()[0], owner)
-    db.close()
-    assert aside.name == f"audit-{head.last.hex()[:8]}.sqlite"
     home.identity_key.unlink()
-    retire(home)
-    assert home.audit.exists(), "without its key nothing more is said in it"
+    note(home, "consent-withdrawn", who="B. Clerk", about="care")
+    assert [kind for kind, *_ in told(home)] == ["log-opened", "tags-applied", "consent-withdrawn"]
+    with open_audit(home) as log:
+        owner = next(log.entries())[0].facts["owner"]
+        assert owner == log.key.public_key().public_bytes_raw().hex()
+    assert stat.S_IMODE(home.audit_key.stat().st_mode) == 0o600
+
+
+def test_a_key_that_is_gone_is_not_made_anew(home: NodeHome) -> None:
+    note(home, "tags-applied", who="node")
+    home.audit_key.unlink()
+    with pytest.raises(OperatorError, match="disk-read"):
+        open_audit(home)
+
+
+def begin(root: Path) -> None:
+    note(NodeHome(root), "tags-applied", who="node")
+
+
+def test_processes_that_begin_a_log_at_once_share_its_key(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=begin, args=(tmp_path,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    with open_audit(NodeHome(tmp_path)) as log:
+        assert log.verify().entries == 5
