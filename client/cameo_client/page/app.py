@@ -179,7 +179,7 @@ class _Routes:
         def one_run(run: str, who: Reader) -> Response:
             card = views.card(run)
             row = next((row for row in views.runs() if row.run == run), None)
-            return self._page("run.html", who, "runs", card=card, row=row)
+            return self._page("run.html", who, "runs", card=card, row=row, segments=views.segments(run))
 
         @app.get("/runs/{run}/report", dependencies=[READER])
         def report(run: str) -> Response:

@@ -36,6 +36,7 @@ def hospital_report(views: Views, run: str) -> str:
     pages.filters.update(FILTERS)
     return pages.get_template("report.html").render(
         card=card,
+        segments=views.segments(run),
         node=views.node(),
         budget=budget,
         row=next((row for row in views.runs() if row.run == run), None),

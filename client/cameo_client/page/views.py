@@ -18,7 +18,8 @@ from cameo_client.consent.store import ConsentStore
 from cameo_client.home import NodeHome, load_config
 from cameo_client.ledger import Caps, Ledger
 from cameo_client.membership import load_federation
-from cameo_client.node.publication import SIGNED, plain_name
+from cameo_client.node.publication import SIGNED, load_published, plain_name
+from cameo_client.page.segments import Segment, segments
 from cameo_client.page.words import count_text
 from cameo_client.policy_file import load_policy
 from cameo_client.running import is_paused, is_running
@@ -210,6 +211,16 @@ class Views:
         coordinator = bytes.fromhex(load_federation(self.home).coordinator)
         card: dict[str, Any] = json.loads(Publication.open(path.read_bytes(), coordinator).card)
         return card
+
+    def segments(self, run: str) -> tuple[Segment, ...]:
+        """The segments of a published run; () where its catalogue is not the installed one, which alone can tell."""
+        coordinator = bytes.fromhex(load_federation(self.home).coordinator)
+        try:
+            return segments(load_published(self.home.models, run, coordinator))
+        except OperatorError as error:
+            if error.code != "model-catalogue":
+                raise
+            return ()
 
 
 def tag_table(last: Mapping[str, Any]) -> TagTable:

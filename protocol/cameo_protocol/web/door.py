@@ -65,6 +65,11 @@ class Door:
     brand: str = "Cameo"
     unknown: frozenset[str] = frozenset()
 
+    @property
+    def cookie(self) -> str:
+        """The name of its session's cookie. Browsers send cookies of localhost to every port, so each page has one."""
+        return f"{COOKIE}-{self.port}"
+
     def open(self, filters: Mapping[str, Callable[..., Any]] | None = None) -> tuple[FastAPI, Environment]:
         """An application with nothing but the door, and the environment in which its pages are laid out."""
         pages = Environment(
@@ -73,7 +78,7 @@ class Door:
         pages.globals.update(tabs=self.tabs, brand=self.brand, start=self.start)
         pages.filters.update(filters or {})
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        app.state.sessions = self.sessions
+        app.state.sessions, app.state.cookie = self.sessions, self.cookie
         _Opened(self, pages).add(app)
         return app, pages
 
@@ -81,7 +86,7 @@ class Door:
 def visitor(request: Request) -> Visitor:
     """Who asks; nobody is 401, which sends a reader to the log-in page."""
     found: Visitor | None = request.app.state.sessions.find(
-        request.cookies.get(COOKIE, ""), touch=REFRESH not in request.headers
+        request.cookies.get(request.app.state.cookie, ""), touch=REFRESH not in request.headers
     )
     if found is None:
         raise HTTPException(HTTPStatus.UNAUTHORIZED)
@@ -146,14 +151,15 @@ class _Opened:
             page = self._pages.get_template("login.html").render(who=None, here="", bad=bool(link))
             return HTMLResponse(page, 401 if link else 200)
         answer = RedirectResponse(self._door.start, 303)
-        answer.set_cookie(COOKIE, self._door.sessions.begin(found), httponly=True, samesite="strict", path="/")
+        session = self._door.sessions.begin(found)
+        answer.set_cookie(self._door.cookie, session, httponly=True, samesite="strict", path="/")
         return answer
 
     def logout(self, request: Request) -> Response:
         """End the session."""
-        self._door.sessions.end(request.cookies.get(COOKIE, ""))
+        self._door.sessions.end(request.cookies.get(self._door.cookie, ""))
         answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(COOKIE)
+        answer.delete_cookie(self._door.cookie)
         return answer
 
     def _http_error(self, request: Request, error: Exception) -> Response:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from cameo_client.audit import open_audit
+from cameo_client.data.catalogue import load_catalogue
 from cameo_client.home import NodeHome
 from cameo_client.page.views import Views
 from cameo_client.page.words import count_text
@@ -184,6 +185,26 @@ def test_the_report_is_one_file_that_loads_nothing(page: Served) -> None:
     assert "hospital-1" in text
     assert "For this hospital only" in text
     assert len(text) < 60_000
+
+
+def test_the_segments_are_drawn_in_clinical_units(page: Served) -> None:
+    with page.client() as client:
+        for path in (f"/runs/{RUN}", f"/runs/{RUN}/report"):
+            text = client.get(path).text
+            assert text.count("<h3>Segment") == 4
+            assert "mmHg" in text
+            places = [float(x) for x in re.findall(r'circle cx="([0-9.]+)"', text)]
+            assert len(places) > 12
+            assert all(5 <= place <= 195 for place in places)
+
+
+def test_models_on_another_catalogue_have_a_card_and_no_segments(home: NodeHome) -> None:
+    views = Views(home, time.time)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cameo_client.node.publication.load_catalogue", lambda _id: load_catalogue("heart"))
+        assert views.segments(RUN) == ()
+        assert views.card(RUN)["run"] == RUN
+    assert len(views.segments(RUN)) == 4
 
 
 def test_a_changed_card_is_not_shown(page: Served, home: NodeHome) -> None:
