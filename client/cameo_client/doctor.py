@@ -263,9 +263,7 @@ def _coordinator(at: Examination) -> str:
         raise Warned(error.code, error.what, error.do, hollow=True) from None
     what = f"{at.federation.address} answers with {at.answer.version}, certificate valid for {days} days"
     if days < SERVER_DAYS:
-        raise Warned(
-            "server-certificate-ends", what, "tell the coordinator to restart: cameo coordinator start renews it"
-        )
+        raise Warned("server-certificate-ends", what, "tell the coordinator: a running one renews it by itself")
     return what
 
 
