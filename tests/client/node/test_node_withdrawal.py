@@ -159,6 +159,11 @@ def test_a_withdrawal_between_two_rounds_of_a_running_training_takes_the_patient
     assert [(use["scope"], use["action"], use["reference"], use["ground"]) for use in uses] == [
         ("model_training", "model trained", "r1", "consent")
     ]
+    purged = node_command(monkeypatch, capsys, home.root, "consent", "purge", "--before", "2999-01-01")
+    assert purged["uses"] > 0
+    assert node_command(monkeypatch, capsys, home.root, "consent", "report", gone)["uses"] == []
+    (log,) = node_command(monkeypatch, capsys, home.root, "consent", "purge")["log"]
+    assert (log["before"][:10], log["uses"]) == ("2999-01-01", purged["uses"])
 
 
 def test_every_patient_that_a_run_used_is_told_so_and_nobody_else(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
