@@ -9,6 +9,7 @@ import pytest
 from cameo_client.data.catalogue import load_catalogue, load_label, load_labels, load_source
 from cameo_client.tags.pack import load_pack
 from cameo_client.tags.predicate import columns, parse
+from cameo_client.tags.schema import schema_of
 from cameo_protocol.confdir import conf_dir
 from cameo_protocol.errors import OperatorError
 from cameo_protocol.facts import Catalogue, Consistency, Derivation, Fact, check_label, feature_names, parse_catalogue
@@ -25,14 +26,15 @@ RULE_FACTS = {
 
 @pytest.mark.parametrize("name", ["cardiometabolic", "heart"])
 def test_every_column_of_every_shipped_rule_exists(name: str) -> None:
-    """A rule reads facts of the catalogue, the risk of one of its labels, or the segment; and nothing else."""
+    """A rule reads facts, scores made of them, the risk of one of its labels, or the segment; and nothing else."""
     catalogue, pack = load_catalogue(name), load_pack(conf_dir() / "tags" / f"{name}.yaml")
     facts = {fact.name for fact in catalogue.facts}
     risks = {f"risk_{label.id}" for label in load_labels(catalogue)}
     read: set[str] = set()
     for rule in pack.rules:
         read |= {column for text in (rule.when, rule.unless) if text.strip() for column in columns(parse(text))}
-    assert read - risks - facts <= {column for column in read if column.startswith("segment")}
+    scores = {column.name for column in schema_of(catalogue).columns.values() if column.score}
+    assert read - risks - facts - scores <= {column for column in read if column.startswith("segment")}
     assert read & facts
     if name == "cardiometabolic":
         assert RULE_FACTS.keys() - {"sex", "hba1c"} <= read
