@@ -27,7 +27,8 @@ GENESIS: Final = bytes(32)
 # What may be written down, by whose log.
 HOSPITAL_KINDS: Final = frozenset(
     {
-        "log-opened", "admission", "round-released", "model-stored", "file-changed", "consent-imported",
+        "log-opened", "admission", "round-released", "model-stored", "file-changed", "federation-accepted",
+        "federation-left", "node-paused", "node-resumed", "consent-imported",
         "consent-withdrawn", "consent-purged", "consent-enforced", "tags-applied", "tag-reviewed", "pack-approved",
         "tags-exported", "backup-made", "backup-restored", "log-cut-noticed",
     }

@@ -110,3 +110,11 @@ def test_who_approves_and_takes_tags_is_written_down(shell: Shell, tmp_path: Pat
     ]
     assert shell("tags", "export", "--counts", "--as", "X. Nobody")[0] != 0
     assert len(shell("audit", "export")[1].splitlines()) == len(rows), "what was refused was not done"
+
+
+def test_pausing_is_written_down(shell: Shell) -> None:
+    assert shell("pause")[0] == shell("resume")[0] == 0
+    _, out, _ = shell("audit", "export")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["kind"] for row in rows[1:]] == ["node-paused", "node-resumed"]
+    assert all(row["who"] for row in rows[1:])

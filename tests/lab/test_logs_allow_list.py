@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cameo_client
@@ -97,6 +97,7 @@ def test_libraries_and_plain_loggers_have_no_words(planted: str, stream: io.Stri
     assert [row["type"] for row in found if "type" in row].count("KeyError") >= 2
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*FIELDS, "event", "patient"]), st.text() | st.integers() | st.none()))
 def test_only_known_fields_of_their_form_are_left(event: dict[str, object]) -> None:
     kept = screen(None, "", dict(event))

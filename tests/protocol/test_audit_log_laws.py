@@ -55,6 +55,7 @@ def first_bad(rows: list[Row], sealed: bytes) -> int:
     return int(caught.value.what.split("entry ")[1].split(":")[0])
 
 
+@settings(deadline=None)
 @given(LOGS)
 def test_a_log_as_it_was_written_is_sound(log: Log) -> None:
     rows, sealed = log
@@ -63,7 +64,7 @@ def test_a_log_as_it_was_written_is_sound(log: Log) -> None:
     assert head.told == sum(entry.kind in TELLING for entry, _ in replay(rows))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(LOGS, st.data())
 def test_every_flipped_byte_is_seen_in_its_entry(log: Log, data: st.DataObject) -> None:
     rows, sealed = log
@@ -83,6 +84,7 @@ def test_every_flipped_byte_is_seen_in_its_entry(log: Log, data: st.DataObject) 
             verify(rows, bytes(flipped), OWNER)
 
 
+@settings(deadline=None)
 @given(LOGS, st.data())
 def test_a_removed_entry_is_named(log: Log, data: st.DataObject) -> None:
     rows, sealed = log
@@ -92,6 +94,7 @@ def test_a_removed_entry_is_named(log: Log, data: st.DataObject) -> None:
     assert first_bad(renumbered, sealed) == at + 1
 
 
+@settings(deadline=None)
 @given(LOGS, st.data())
 def test_a_cut_off_end_is_named(log: Log, data: st.DataObject) -> None:
     rows, sealed = log
@@ -99,6 +102,7 @@ def test_a_cut_off_end_is_named(log: Log, data: st.DataObject) -> None:
     assert first_bad(rows[:left], sealed) == left + 1
 
 
+@settings(deadline=None)
 @given(LOGS.filter(lambda log: len(log[0]) > 1), st.data())
 def test_exchanged_entries_are_named(log: Log, data: st.DataObject) -> None:
     rows, sealed = log
@@ -109,6 +113,7 @@ def test_exchanged_entries_are_named(log: Log, data: st.DataObject) -> None:
     assert first_bad(order, sealed) == one + 1
 
 
+@settings(deadline=None)
 @given(LOGS, st.sampled_from(KINDS), st.data())
 def test_an_entry_that_is_put_in_is_named(log: Log, kind: str, data: st.DataObject) -> None:
     """Whoever has no key can chain on, but cannot sign what comes out."""
@@ -127,6 +132,7 @@ def test_a_log_that_was_made_anew_needs_the_key() -> None:
         verify(rows, sealed, OWNER)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_no_entry(raw: bytes) -> None:
     with pytest.raises(Reject):

@@ -147,6 +147,7 @@ def leave(
     Example:
       cameo-node leave
     """
+    from cameo_client.audit import note
     from cameo_client.home import open_home
     from cameo_client.leaving import KEPT, leave_federation
     from cameo_client.running import alone
@@ -157,6 +158,7 @@ def leave(
             more = ", its tags and models" if purge else ""
             confirm(f"The keys of the node in {place.root}{more} will be removed for good. Leave?")
         removed = leave_federation(place, purge=purge)
+        note(place, "federation-left")
     value = {"home": str(place.root), "removed": removed, "kept": dict(KEPT)}
     rows = [f"removed  {name}" for name in removed] + [f"kept     {name}: {why}" for name, why in KEPT.items()]
     ends = "Next: ask the coordinator to run: cameo site revoke NAME. To come back: cameo-node join, with a new token"
@@ -170,11 +172,13 @@ def pause(home: Home = None, as_json: AsJson = False) -> None:
     Example:
       cameo-node pause
     """
+    from cameo_client.audit import note
     from cameo_client.home import open_home, write_file
     from cameo_client.running import PAUSED
 
     place = open_home(home)
     write_file(place.root / PAUSED, b"")
+    note(place, "node-paused")
     emit({"paused": True}, as_json, lambda: "paused: new runs are declined\nNext: cameo-node resume")
 
 
@@ -185,10 +189,12 @@ def resume(home: Home = None, as_json: AsJson = False) -> None:
     Example:
       cameo-node resume
     """
+    from cameo_client.audit import note
     from cameo_client.home import open_home
     from cameo_client.leaving import remove
     from cameo_client.running import PAUSED
 
     place = open_home(home)
     remove(place.root / PAUSED)
+    note(place, "node-resumed")
     emit({"paused": False}, as_json, lambda: "resumed: new runs are answered as policy.yaml says")

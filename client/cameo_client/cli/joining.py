@@ -121,7 +121,9 @@ def accept(
 def reviewed(place: NodeHome, raw: bytes, *, yes: bool, quiet: bool = False) -> Review:
     """Show what a federation file changes, ask, and write what was approved; without a yes nothing is written."""
     from cameo_client import membership
+    from cameo_client.audit import note
     from cameo_client.home import load_config
+    from cameo_protocol.audit_log import MAX_TEXT
 
     review = membership.review(place, raw)
     if review.changed:
@@ -130,6 +132,9 @@ def reviewed(place: NodeHome, raw: bytes, *, yes: bool, quiet: bool = False) -> 
         if not yes:
             confirm("Approve?")
         membership.accept(place, review)
+        federation = review.federation
+        about = f"{federation.name}, issue {federation.serial}"
+        note(place, "federation-accepted", about=about, joined=" ".join(review.joined)[:MAX_TEXT])
     return review
 
 
