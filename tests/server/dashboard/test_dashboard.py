@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
 
+from cameo_server.api.services import Coordinator
 from cameo_server.audit import open_audit
+from cameo_server.dashboard.server import serve_dashboard
+from cameo_server.home import CoordinatorHome
+from cameo_server.membership import init_coordinator
 from cameo_server.run.store import RunStore
 
-from .conftest import HOSTILE, ROLES, Page
+from .conftest import HOSTILE, ROLES, Page, free_port
 
 # path -> status by role; None = nobody is logged in (a reader is sent to the log-in page).
 GET = {
@@ -147,3 +153,15 @@ def test_pages_are_light(page: Page) -> None:
     with page.client() as client:
         paths = ["/runs/r1", *(f"/static/{n}" for n in ("cameo.css", "live.js", "htmx.min.js", "uPlot.iife.min.js"))]
         assert sum(len(client.get(path).content) for path in paths) < 150_000
+
+
+def test_two_pages_on_one_machine_keep_their_sessions_apart(page: Page, tmp_path: Path) -> None:
+    """A browser sends the cookies of localhost to every port: the coordinator's page and a hospital's are two."""
+    home, port = CoordinatorHome(tmp_path / "other"), free_port()
+    init_coordinator(home, federation="other", host="localhost", fleet_port=9092, page_port=port, now=datetime.now(UTC))
+    other = Page(home, port)
+    with serve_dashboard(Coordinator(home)), page.client() as client:
+        assert client.get(other.link()).status_code == 303
+        assert [client.get(f"{one.url}/runs").status_code for one in (page, other)] == [200, 200]
+        assert client.post(f"{other.url}/logout", headers={"Origin": other.url}).status_code == 303
+        assert [client.get(f"{one.url}/runs").status_code for one in (page, other)] == [200, 303]
