@@ -24,7 +24,7 @@ from cameo_client.page.words import count_text
 from cameo_client.policy_file import load_policy
 from cameo_client.running import is_paused, is_running
 from cameo_client.tags.store import TagStore
-from cameo_protocol.errors import OperatorError
+from cameo_protocol.errors import CameoError, OperatorError
 from cameo_protocol.stages import Publication
 
 KEPT_S: Final = 15.0
@@ -67,12 +67,16 @@ class RunRow:
 
 @dataclass(frozen=True)
 class Chain:
-    """The head of one of this hospital's hash chains: what to compare with the copy that somebody else has kept."""
+    """The head of one of this hospital's hash chains: what to compare with the copy that somebody else has kept.
+
+    problem: why there is no head, "" when all is well.
+    """
 
     name: str
     about: str
-    entries: int
-    head: str
+    entries: int = 0
+    head: str = ""
+    problem: str = ""
 
 
 @dataclass
@@ -173,20 +177,25 @@ class Views:
         return self.kept("chains", self._chains)
 
     def _chains(self) -> list[Chain]:
-        found = []
-        budget = self.budget()
-        if budget is not None:
-            head = budget["head"]
-            found.append(Chain("privacy ledger", "what was released, at what cost", head["entries"], head["hash"]))
-        if self.home.audit.exists():
-            with open_audit(self.home) as log:
-                last = log.head()
-            found.append(Chain("audit log", "who did what at this node", last.entries, last.last.hex()))
-        if self.home.tags.exists():
-            with TagStore(self.home.tags) as store:
-                entries, digest = store.verify()
-            found.append(Chain("tag log", "packs, evaluations, reviews, exports", entries, digest))
-        return found
+        known = (
+            ("privacy ledger", "what was released, at what cost", self.home.ledger, self._ledger_head),
+            ("audit log", "who did what at this node", self.home.audit, self._audit_head),
+            ("tag log", "packs, evaluations, reviews, exports", self.home.tags, self._tag_head),
+        )
+        return [_chain(name, about, head) for name, about, path, head in known if path.exists()]
+
+    def _ledger_head(self) -> tuple[int, str]:
+        head = (self.budget() or {})["head"]
+        return int(head["entries"]), str(head["hash"])
+
+    def _audit_head(self) -> tuple[int, str]:
+        with open_audit(self.home) as log:
+            head = log.head()
+        return head.entries, head.last.hex()
+
+    def _tag_head(self) -> tuple[int, str]:
+        with TagStore(self.home.tags) as store:
+            return store.verify()
 
     def runs(self) -> list[RunRow]:
         """Newest first."""
@@ -221,6 +230,15 @@ class Views:
             if error.code != "model-catalogue":
                 raise
             return ()
+
+
+def _chain(name: str, about: str, head: Callable[[], tuple[int, str]]) -> Chain:
+    """A chain that cannot be read says why, and does not keep the others from being shown."""
+    try:
+        entries, digest = head()
+    except CameoError as error:
+        return Chain(name, about, problem=f"{error.what}. {error.do}")
+    return Chain(name, about, entries, digest)
 
 
 def tag_table(last: Mapping[str, Any]) -> TagTable:

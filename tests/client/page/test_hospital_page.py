@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -192,7 +193,9 @@ def test_the_segments_are_drawn_in_clinical_units(page: Served) -> None:
         for path in (f"/runs/{RUN}", f"/runs/{RUN}/report"):
             text = client.get(path).text
             assert text.count("<h3>Segment") == 4
-            assert "mmHg" in text
+            assert re.search(r"<b>[\d.,\u202f]+(%| (mmHg|mmol/L|kg/m|/min|steps))", text), (
+                "which facts differ is noise's choice"
+            )
             places = [float(x) for x in re.findall(r'circle cx="([0-9.]+)"', text)]
             assert len(places) > 12
             assert all(5 <= place <= 195 for place in places)
@@ -257,6 +260,19 @@ def test_a_damaged_ledger_is_an_answer_and_no_crash(home: NodeHome, serve: Calla
         answer = client.get("/budget")
     assert answer.status_code == 409
     assert "ledger-corrupt" in answer.text
+
+
+def test_a_chain_that_is_broken_is_named_beside_the_others(home: NodeHome, serve: Callable[..., Served]) -> None:
+    db = sqlite3.connect(home.tags)
+    db.execute("UPDATE log SET body = zeroblob(40) WHERE seq = 2")
+    db.commit()
+    db.close()
+    with serve(home).client("auditor") as client:
+        answer = client.get("/chains")
+    assert answer.status_code == 200
+    rows = dict(re.findall(r'<th scope="row">([a-z ]+)</th>(.*?)</tr>', answer.text, re.S))
+    assert [name for name, row in rows.items() if "not sound" in row] == ["tag log"]
+    assert len(rows) == 3
 
 
 def test_pages_are_light(page: Served) -> None:
