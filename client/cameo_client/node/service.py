@@ -99,18 +99,26 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
         require_awake(home)
         return open_study(home, plan, local.fresh(), consents, _now)
 
-    def policy() -> Policy:
-        note_files(audit, home)
-        return load_policy(home.policy).policy
-
     def stored(run: str) -> None:
         audit.note("model-stored", who=NODE, about=run)
         published.put(run)
 
-    coordinator = bytes.fromhex(federation.coordinator)
-    gate = Gatekeeper(
-        site=config.site,
-        coordinator=coordinator,
+    gate = _gatekeeper(home, federation, ledger, audit, study)
+    library = Library(home.models, gate.coordinator, ledger, stored)
+    hospital = Hospital(gate, library, journal, os.urandom, _report, reach)
+    return Node(hospital, federation, ledger, local.last, local.seen, consents, audit, published)
+
+
+def _gatekeeper(
+    home: NodeHome, federation: Federation, ledger: Ledger, audit: AuditLog, study: Callable[[RunPlan], Study]
+) -> Gatekeeper:
+    def policy() -> Policy:
+        note_files(audit, home)
+        return load_policy(home.policy).policy
+
+    return Gatekeeper(
+        site=load_config(home).site,
+        coordinator=bytes.fromhex(federation.coordinator),
         identity=load_identity(home),
         policy=policy,
         study=study,
@@ -121,9 +129,6 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
         peers=PeerHeads(home.peers),
         witness=Witness(audit, home.receipt),
     )
-    library = Library(home.models, coordinator, ledger, stored)
-    hospital = Hospital(gate, library, journal, os.urandom, _report, reach)
-    return Node(hospital, federation, ledger, local.last, local.seen, consents, audit, published)
 
 
 class _Once:
