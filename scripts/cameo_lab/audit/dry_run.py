@@ -1,7 +1,8 @@
 """Dry runs: the product's own coordinator and hospitals in this process, to hold ledgers against what has left.
 
-A short form of the plan is run three times over the same four made-up hospitals: admission, key set-up, masked
-rounds, the end. Whatever a hospital hands out is counted on the wire, and its ledger is read at that very moment.
+A short form of the plan is run three times over the same made-up hospitals, four or as many as the plan has where those
+are fewer (its encoding has no room for more): admission, key set-up, masked rounds, the end. Whatever a hospital hands
+out is counted on the wire, and its ledger is read at that very moment.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ def _figures(subject: Subject, plan: RunPlan, watched: Mapping[int, Watched]) ->
 def _play(subject: Subject, folder: Path, stack: ExitStack) -> tuple[RunPlan, dict[int, Watched]]:
     """Three whole runs over the same hospitals, up to the last sum; nothing is published."""
     key = Ed25519PrivateKey.generate()
-    keys = {index: Ed25519PrivateKey.generate() for index in range(1, SITES + 1)}
+    sites = min(SITES, len(subject.plan.cohort.sites))
+    keys = {index: Ed25519PrivateKey.generate() for index in range(1, sites + 1)}
     plan = _short(subject.plan, keys)
     watched = {index: _hospital(subject, plan, key, keys, index, folder, stack) for index in keys}
     handlers: dict[int, Callable[[Packet], Packet]] = {index: one.handle for index, one in watched.items()}

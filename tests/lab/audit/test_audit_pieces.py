@@ -19,9 +19,12 @@ from cameo_lab.audit.dry_run import ledger_entries
 from cameo_lab.audit.people import made_up, nobody
 from cameo_lab.audit.structure import _cdf, _ks_p, honest_hospitals, signed
 from cameo_lab.audit.subject import added
+from cameo_protocol.confdir import conf_dir
 from cameo_protocol.errors import Bug
-from cameo_protocol.plan import RunPlan
-from cameo_server.definitions import read_catalogue
+from cameo_protocol.plan import RunPlan, Site
+from cameo_server.compose import compose_experiment
+from cameo_server.definitions import read_catalogue, read_label
+from cameo_server.planning import resolve
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +144,20 @@ def test_an_entry_after_its_bytes_is_seen() -> None:
     found = ledger_entries(replace(subject(), open_ledger=tardy))
     assert found.figures["late"] > 0
     assert not found.passed
+
+
+@pytest.mark.parametrize("sites", [3, 4, 7])
+def test_ledgers_of_a_plan_of_any_size_are_looked_at(sites: int) -> None:
+    """The encoding of a plan has room for its own hospitals only: three are played by three."""
+    whole = subject("data=heart", "data.population=180", "training.rounds=20", "privacy.epsilon=1.9")
+    names = tuple(Site(name=f"hospital-{i}", index=i, identity=f"{i:064x}") for i in range(1, sites + 1))
+    experiment = compose_experiment(
+        conf_dir(), ["data=heart", "data.population=180", "training.rounds=20", "privacy.epsilon=1.9"]
+    )
+    catalogue, label = read_catalogue(experiment.data.catalogue), read_label(experiment.data.label)
+    found = ledger_entries(replace(whole, plan=resolve(experiment, catalogue, label, names)))
+    assert found.passed
+    assert found.figures["releases"] > 0
 
 
 def test_a_ledger_that_understates_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
