@@ -159,8 +159,9 @@ def leave(
             confirm(f"The keys of the node in {place.root}{more} will be removed for good. Leave?")
         removed = leave_federation(place, purge=purge)
         note(place, "federation-left")
-    value = {"home": str(place.root), "removed": removed, "kept": dict(KEPT)}
-    rows = [f"removed  {name}" for name in removed] + [f"kept     {name}: {why}" for name, why in KEPT.items()]
+    kept = {name: why for name, why in KEPT.items() if (place.root / name).exists()}
+    value = {"home": str(place.root), "removed": removed, "kept": kept}
+    rows = [f"removed  {name}" for name in removed] + [f"kept     {name}: {why}" for name, why in kept.items()]
     ends = "Next: ask the coordinator to run: cameo site revoke NAME. To come back: cameo-node join, with a new token"
     emit(value, as_json, lambda: "\n".join([*rows, ends]))
 

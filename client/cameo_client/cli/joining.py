@@ -115,6 +115,8 @@ def accept(
         "left": list(review.left),
     }
     done = f"accepted: federation {federation.name}, issue {federation.serial}\nNext: cameo-node doctor"
+    if {what for what, _, _ in review.terms} & {"address", "CA"}:
+        done += "\nA running node takes the new address or CA when it is started again."
     emit(value, as_json, lambda: done if review.changed else "nothing has changed since it was accepted")
 
 
