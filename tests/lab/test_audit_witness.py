@@ -176,3 +176,15 @@ def test_a_backup_from_before_a_round_is_refused_on_the_echo(federation: SmallFe
     restore(newest[0])
     store = federation.drive("r3")
     assert not events(store, "lost"), "the newest one is welcome"
+
+
+def test_what_cannot_be_written_down_does_not_leave(federation: SmallFederation) -> None:
+    def full(site: int, packet: Packet) -> None:
+        if site == 2 and packet.kind == UPLOAD:
+            federation.hospitals[2].witness.log.db.execute("PRAGMA query_only = ON")
+
+    federation.before = full
+    store = federation.drive()
+    assert [(e["site"], e["stage"]) for e in events(store, "lost")][:1] == [("hospital-2", UPLOAD)]
+    assert all("hospital-2" not in event["survivors"] for event in events(store, "round"))
+    assert "audit-log-unwritable" in federation.hospitals[2].reports[0][1]

@@ -87,6 +87,7 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
     load_policy(home.policy)
     ledger = stack.enter_context(open_ledger(home))
     audit = stack.enter_context(open_audit(home))
+    audit.verify()
     note_files(audit, home)
     reach = Failpoints.from_environment(config.site).reach
     journal = DiskJournal(home.journal, reach)

@@ -92,6 +92,21 @@ def test_a_ledger_that_is_gone_is_not_made_again(homes: Path) -> None:
     assert not home.ledger.exists()
 
 
+def test_a_node_does_not_start_on_an_audit_log_that_was_changed(homes: Path) -> None:
+    home = NodeHome(homes / "h1")
+    with ExitStack() as stack:
+        node = open_node(home, stack)
+        kinds = [entry.kind for entry, _ in node.audit.entries()]
+    assert kinds[:2] == ["log-opened", "file-changed"], "what people had edited before is written down"
+    with sqlite3.connect(home.audit) as db:
+        triggers = [row[0] for row in db.execute("SELECT sql FROM sqlite_schema WHERE type = 'trigger'")]
+        db.executescript("DROP TRIGGER entry_stays; UPDATE entry SET body = zeroblob(9) WHERE seq = 2")
+        db.execute(triggers[0])
+    with ExitStack() as stack, pytest.raises(OperatorError, match=r"audit-log-broken") as refused:
+        open_node(home, stack)
+    assert refused.value.exit_code == ExitCode.DATA
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"node_id": "x", "tags": {}}', b"\xff"])
 def test_a_state_file_that_is_damaged_is_an_empty_state(homes: Path, content: bytes) -> None:
     home = NodeHome(homes / "h1")
