@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -61,17 +60,10 @@ def set_up(root: Path) -> tuple[CoordinatorHome, list[NodeHome]]:
 
 
 @pytest.fixture
-def context() -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no chromium on this machine: the pages are not tested in a browser")
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=quiet)
-        yield browser.new_context()
-        browser.close()
+def context(browser: Any) -> Iterator[Any]:
+    opened = browser.new_context()
+    yield opened
+    opened.close()
 
 
 def watched(context: Any, link: str) -> tuple[Any, list[str], list[str]]:

@@ -167,7 +167,10 @@ class _Opened:
         reader = request.method == "GET" and "text/html" in request.headers.get("accept", "")
         if status == HTTPStatus.UNAUTHORIZED and reader and REFRESH not in request.headers:
             return RedirectResponse("/login", 303)
-        return self._told(status, "", _WORDS.get(HTTPStatus(status), "this cannot be done"))
+        answer = self._told(status, "", _WORDS.get(HTTPStatus(status), "this cannot be done"))
+        if status == HTTPStatus.UNAUTHORIZED and REFRESH in request.headers:
+            answer.headers["HX-Redirect"] = "/login"  # a screen that nobody watches does not keep its figures
+        return answer
 
     def _bad_request(self, _request: Request, _error: Exception) -> Response:
         return self._told(422, "", _WORDS[HTTPStatus.UNPROCESSABLE_ENTITY])

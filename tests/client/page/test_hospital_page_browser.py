@@ -85,6 +85,13 @@ def test_what_refreshes_itself_arrives(tab: Tab) -> None:
     assert tab.errors == []
 
 
+def test_the_figures_go_when_the_session_has_ended(tab: Tab, page: Served) -> None:
+    tab.open("/quality")
+    page.app.state.sessions._open.clear()
+    tab.tab.wait_for_url("**/login")
+    assert "97.3" not in tab.tab.content()
+
+
 def test_hostile_names_run_nothing(context: Any, page: Served) -> None:
     tab = Tab(context, page, HOSTILE)
     for path, text in (("/queue", f"{HOSTILE}-tag"), ("/quality", f"missing:{HOSTILE}")):
@@ -120,5 +127,7 @@ def _of(tab: Tab, tag: str) -> bool:
 
 def test_the_first_paint_is_quick(tab: Tab) -> None:
     tab.open("/overview")
-    paint = tab.tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0")
+    tab.tab.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+    paint = tab.tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    print(f"first paint {paint:.0f} ms")
     assert 0 < paint < 5000  # the goal is 500 ms on a quiet machine; this only catches a page that waits for data

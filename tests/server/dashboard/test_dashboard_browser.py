@@ -101,7 +101,8 @@ def test_everything_has_a_name_for_screen_readers(tab: Any, page: Page) -> None:
 
 def test_the_first_paint_is_quick(tab: Any, page: Page) -> None:
     tab.goto(page.url + "/runs/r1")
-    paint = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0")
+    tab.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
+    paint = tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     assert 0 < paint < 5000  # the goal is 500 ms on a quiet machine; this only catches a page that waits for data
 
 
