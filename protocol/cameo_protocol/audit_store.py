@@ -239,7 +239,7 @@ def unusable(path: Path, name: str) -> OperatorError:
         return broken(path, f"SQLite reports {name}")
     return OperatorError(
         "audit-log-unwritable",
-        what=f"{path}: SQLite reports {name}; what was not written down was not done",
+        what=f"{path}: SQLite reports {name}; nothing was added to the log",
         do="free space and check permissions of this folder, then run the command again",
         exit=ExitCode.DATA,
     )

@@ -81,7 +81,7 @@ def require(log: AuditLog, digest: bytes) -> None:
     """Refuse ("audit-log-cut") a log without the entry of this hash, which somebody else has seen."""
     if not log.holds(digest):
         raise OperatorError(
-            LOG_CUT,
+            "audit-log-cut",
             what=f"entry {digest.hex()[:16]}… of {log.path} was seen by others and is not in it: its end was cut off,"
             " or an old copy was put back",
             do="keep this file for whoever investigates; put the newest sound copy in its place",
