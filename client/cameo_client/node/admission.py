@@ -186,6 +186,19 @@ class Gatekeeper:
         told = LedgerHead(dataset=dataset, entries=now.entries, last=now.hash, told=audit.told, audit=audit.last)
         return told.seal(self.identity)
 
+    def check_policy(self, admitted: Admitted) -> None:
+        """Hold the plan of a running run against the officer's policy as it is now, and keep that policy in the run.
+
+        A plan that it refuses is a `Reject` "policy-stricter", which follows from no patient; a policy that cannot be
+        read is an `OperatorError`. Either way nothing is answered.
+        """
+        admitted.policy = self.policy()
+        try:
+            self._check_policy(admitted.policy, admitted.plan)
+        except PolicyRefusal as refusal:
+            what = f"{refusal.codes}: the policy refuses this run now; {refusal}"
+            raise Reject("policy-stricter", what=what) from None
+
     def check_echo(self, plan: RunPlan, index: int, heads: Mapping[int, bytes]) -> None:
         """Hold the ledger against the head that others have of it, and remember theirs.
 

@@ -197,6 +197,7 @@ class Hospital:
         """A new epoch may begin in any phase of an admitted run; whatever an older epoch held is gone then."""
         admitted = self._admitted()
         call = EpochCall.decode(packet.body)
+        self._gate.check_policy(admitted)
         admitted.check_epoch(call)
         params = epoch_params(admitted.plan, call)
         state, advert = advertise(params, admitted.index, self._gate.identity, self._random)
@@ -245,6 +246,8 @@ class Hospital:
             raise Reject("round-spent", what=f"round {start.round_no} is over here; the next may be {live.floor}")
         self._gate.check_echo(admitted.plan, admitted.index, call.heads)
         self._gate.keep_receipt(call, admitted.index)
+        self._gate.check_policy(admitted)
+        admitted.check_cohort(tuple(sorted(live.cohort.members)))
         admitted.charge(call)
         self._gate.witness.released(call)
         self._reach("upload-charged")

@@ -60,6 +60,16 @@ def refused(node: Any, packet: Packet) -> str:
     return error_code(answer.body)
 
 
+def change_policy(world: Any, pattern: str, put: str) -> str:
+    """Change the officer's policy of hospital 1 on disk; returns the text before."""
+    policy = NodeHome(world.homes / "h1").policy
+    text = policy.read_text()
+    changed = re.sub(pattern, put, text)
+    assert changed != text
+    policy.write_text(changed)
+    return text
+
+
 @pytest.mark.parametrize("stage", LATER)
 def test_in_every_phase_garbage_is_refused_and_the_run_goes_on(world: Any, stage: str) -> None:
     logging.disable(logging.WARNING)
@@ -229,10 +239,24 @@ def test_an_epoch_with_wrong_hospitals_or_length_is_refused(world: Any) -> None:
 
 def test_a_hospital_the_officer_does_not_approve_is_refused_in_an_epoch(world: Any) -> None:
     packet = world.run_until(ADVERTISE)
-    admitted = world.first.hospital._phase
-    peers = {name: key for name, key in admitted.policy.peers.items() if name != "hospital-2"}
-    admitted.policy = admitted.policy.model_copy(update={"peers": peers})
-    assert refused(world.first, packet)
+    change_policy(world, r'(?m)^  "hospital-2": .*\n', "")
+    assert refused(world.first, packet) == "policy-stricter"
+
+
+@pytest.mark.parametrize("stage", [ADVERTISE, UPLOAD])
+def test_a_policy_that_has_become_stricter_stops_a_running_run_before_any_charge(
+    world: Any, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    packet, told = world.run_until(stage), []
+    monkeypatch.setattr(world.first.hospital, "_report", lambda code, what: told.append((code, what)))
+    before = change_policy(world, r"(?m)^(  sigma:) .*", r"\1 900")
+    assert refused(world.first, packet) == "policy-stricter"
+    assert [(code, what.partition(":")[0]) for code, what in told] == [("policy-stricter", "sigma-too-low")]
+    assert world.first.ledger.spent() == 0
+    NodeHome(world.homes / "h1").policy.write_text("version: nonsense")
+    assert refused(world.first, packet) == "failed-local"
+    NodeHome(world.homes / "h1").policy.write_text(before)
+    assert world.first.hospital.handle(packet).kind == stage
 
 
 def test_a_decline_after_the_data_were_read_leaves_the_ledger_as_it_was(
@@ -267,11 +291,7 @@ def test_a_hospital_that_declines_the_run_it_is_in_answers_no_more_of_it(world: 
     """The officer has become stricter; a coordinator that asks on all the same gets nothing."""
     packet = world.run_until(UPLOAD)
     invitation = next(asked for asked in world.asked if asked.kind == ADMIT)
-    policy = NodeHome(world.homes / "h1").policy
-    text = policy.read_text()
-    stricter = re.sub(r"(?m)^(  hospitals:) \d+", r"\1 9", text)
-    assert stricter != text
-    policy.write_text(stricter)
+    change_policy(world, r"(?m)^(  hospitals:) \d+", r"\1 9")
     assert b"declined-policy" in world.first.hospital.handle(invitation).body
     assert refused(world.first, packet) == "out-of-order"
     assert world.first.ledger.spent() == 0
