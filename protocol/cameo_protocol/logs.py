@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import IO, Any, Final
@@ -20,7 +21,7 @@ import structlog
 EVENTS: Final = frozenset(
     {
         "reported", "tags-failed", "connection-ended", "message-dropped", "reply-dropped", "heartbeat-failed",
-        "handler-failed", "answered-with-code", "call-failed", "node-dropped", "run-stopped",
+        "handler-failed", "answered-with-code", "call-failed", "node-dropped", "run-stopped", "thread-failed",
     }
 )  # fmt: skip
 _CODE = re.compile(r"[a-z][a-z0-9-]{0,63}")
@@ -85,6 +86,23 @@ def set_up(stream: IO[str]) -> None:
     for ours in OURS:
         logging.getLogger(ours).setLevel(logging.INFO)
     logging.getLogger("flwr").addFilter(_wordless)
+    threading.excepthook = _thread_failed
+    sys.unraisablehook = _unraisable
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """Python would print the exception with its text."""
+    _log_failure(failed.exc_value)
+
+
+def _unraisable(failed: sys.UnraisableHookArgs) -> None:
+    """The same, for what fails where nobody can catch it."""
+    _log_failure(failed.exc_value)
+
+
+def _log_failure(error: BaseException | None) -> None:
+    if error is not None and not isinstance(error, SystemExit):
+        get_logger(__name__).error("thread-failed", **failure(error))
 
 
 def _wordless(record: logging.LogRecord) -> bool:

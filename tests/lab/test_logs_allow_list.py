@@ -7,6 +7,8 @@ import importlib
 import io
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +42,7 @@ def stream() -> Iterator[io.StringIO]:
     """What the root logger writes, as `set_up` makes it."""
     root, text = logging.getLogger(), io.StringIO()
     handlers, level, filters = root.handlers[:], root.level, logging.getLogger("flwr").filters[:]
+    hooks = threading.excepthook, sys.unraisablehook
     root.handlers.clear()
     try:
         set_up(text)
@@ -48,6 +51,7 @@ def stream() -> Iterator[io.StringIO]:
         root.handlers[:] = handlers
         root.setLevel(level)
         logging.getLogger("flwr").filters[:] = filters
+        threading.excepthook, sys.unraisablehook = hooks
 
 
 def rows(stream: io.StringIO) -> list[dict[str, str]]:
@@ -136,6 +140,29 @@ def test_flowers_own_handler_gets_no_words_either(stream: io.StringIO) -> None:
         flower.removeHandler(handler)
     assert text.getvalue() == "withheld\nKeyError\n"
     rows(stream)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_says_where_and_no_more(stream: io.StringIO, capfd: pytest.CaptureFixture[str]) -> None:
+    class Careless:
+        def __del__(self) -> None:
+            raise ValueError(PLANTED[1])
+
+    def work() -> None:
+        raise KeyError(PLANTED[0])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    careless = Careless()
+    del careless
+    found = rows(stream)
+    assert [(row["event"], row["type"]) for row in found] == [
+        ("thread-failed", "KeyError"),
+        ("thread-failed", "ValueError"),
+    ]
+    assert all(row["place"].startswith("test_logs_allow_list.py:") for row in found)
+    assert not [text for text in capfd.readouterr() if PLANTED[0] in text or PLANTED[1] in text]
 
 
 def test_a_record_cannot_pass_itself_off_as_screened_by_its_text() -> None:

@@ -132,3 +132,13 @@ def test_only_this_machine_and_only_by_its_own_name() -> None:
             pass
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics")
+
+
+def test_a_scrape_that_fails_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    metrics, port = NodeMetrics(), free_port()
+    broken: dict[str, float] = {}
+    metrics.add_quality(lambda: broken["Zhang Wei"])
+    with serve_metrics(metrics.registry, port), pytest.raises(urllib.error.HTTPError) as failed:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics")
+    assert failed.value.code == 500
+    assert "Zhang" not in failed.value.read().decode() + "".join(capfd.readouterr())

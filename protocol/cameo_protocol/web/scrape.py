@@ -31,7 +31,11 @@ def serve_metrics(registry: CollectorRegistry, port: int) -> Iterator[None]:
         if not own_host(environ.get("HTTP_HOST", ""), port) or environ["PATH_INFO"] != "/metrics":
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b""]
-        answer: Iterable[bytes] = page(environ, start_response)
+        try:
+            answer: Iterable[bytes] = page(environ, start_response)
+        except Exception:  # its words would go to stderr, and may be anybody's
+            start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
+            return [b""]
         return answer
 
     try:
