@@ -46,7 +46,8 @@ class TableMapping(BaseModel, frozen=True, extra="forbid"):
     header: whether the first line names the columns (Parquet always does); without it every column is given by
     position. Every column of the file is mapped or listed in `ignore`; ignored ones, such as names and
     addresses, are not read and may be absent. missing: tokens that mean null. person_id: the id's column, or
-    "row" where the file has no id; then the row number stands in, and pseudonyms are good for this file only.
+    "row" where every row is another patient and the file has no id; then the row number stands in, and pseudonyms are
+    good for this file only. It has no default: a patient of k rows that passes for k patients counts k times.
     records: "several" allows a patient several rows, such as stays or index dates, in the order of time; the last one
     is the current record, which is scored and tagged; the earlier ones serve training only, clipped with it as one.
     snapshot: the index date of the facts. max_age_days: an older snapshot costs quality points.
@@ -66,7 +67,7 @@ class TableMapping(BaseModel, frozen=True, extra="forbid"):
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     header: bool = True
     missing: tuple[str, ...] = ("",)
-    person_id: Where | Literal["row"] = "row"
+    person_id: Where | Literal["row"]
     records: Literal["one", "several"] = "one"
     snapshot: date | None = None
     max_age_days: int | None = Field(default=None, ge=1)
@@ -76,6 +77,15 @@ class TableMapping(BaseModel, frozen=True, extra="forbid"):
     facts: dict[str, Column] = Field(min_length=1)
     outcomes: dict[str, Column] = {}
     ignore: tuple[Where, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_whose(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "person_id" not in value:
+            raise ValueError(
+                "person_id is missing: name its column, or say `person_id: row` if no patient has two rows"
+            )
+        return value
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from cameo_client.data.catalogue import load_source
 from cameo_client.data.columns import model_columns, outcome_column
 from cameo_client.data.hospital import HospitalData, every_record, load
 from cameo_client.data.pseudonyms import pseudonym
@@ -89,3 +91,15 @@ def test_where_nobody_has_two_there_is_nothing_earlier(tmp_path: Path) -> None:
     data = load(TableSource(mapping=mapping, path=path), CATALOGUE, [LABEL], KEY)
     assert data.earlier is None
     assert every_record(data) is data
+
+
+def test_a_mapping_says_whose_a_row_is(tmp_path: Path) -> None:
+    """Were the row a silent default, a patient of k rows would count k times."""
+    without = {name: value for name, value in FIELDS.items() if name != "person_id"}
+    file = tmp_path / "clinic.yaml"
+    file.write_text(json.dumps(without | {"snapshot": "2026-01-31"}))
+    with pytest.raises(OperatorError, match="definition-invalid: clinic") as refused:
+        load_source(str(file), tmp_path / "clinic.csv")
+    assert "person_id: row" in refused.value.what
+    file.write_text(json.dumps(without | {"snapshot": "2026-01-31", "person_id": "row"}))
+    assert load_source(str(file), tmp_path / "clinic.csv").mapping.person_id == "row"
