@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,11 +26,20 @@ KEPT: Final = {
 }
 
 
-def leave_federation(home: NodeHome, *, purge: bool) -> list[str]:
-    """Remove what belongs to the membership; returns the names of what was there, relative to the home.
+@dataclass(frozen=True)
+class Departure:
+    """removed: names of what was there, relative to the home. runs: whose reservations were freed."""
+
+    removed: tuple[str, ...]
+    runs: tuple[str, ...]
+
+
+def leave_federation(home: NodeHome, *, purge: bool) -> Departure:
+    """Remove what belongs to the membership, and free what open runs had reserved and not spent.
 
     purge: tags and models too. The caller holds the node's lock. It may be interrupted and called again.
     """
+    runs = _close_runs(home)
     if home.policy.exists():
         policy = load_policy(home.policy)
         text = read_file(home.policy).decode()
@@ -39,7 +49,23 @@ def leave_federation(home: NodeHome, *, purge: bool) -> list[str]:
     gone += [home.peers, home.page_key, home.receipt]
     if purge:
         gone += [*(home.tags.with_name(home.tags.name + end) for end in ("", "-wal", "-shm")), home.models]
-    return [str(path.relative_to(home.root)) for path in gone if remove(path)]
+    return Departure(tuple(str(path.relative_to(home.root)) for path in gone if remove(path)), runs)
+
+
+def _close_runs(home: NodeHome) -> tuple[str, ...]:
+    """End every open run in the ledger: the keys that it was bound to are about to go, so it can ask for nothing more.
+
+    The coordinator tells members when a run ends; a hospital that was taken out of one is told nothing.
+    """
+    if not home.ledger.exists():
+        return ()
+    from cameo_client.node.service import open_ledger
+
+    with open_ledger(home) as ledger:
+        runs = ledger.open_runs()
+        for run in runs:
+            ledger.close(run)
+    return runs
 
 
 def remove(path: Path) -> bool:

@@ -12,12 +12,14 @@ from joining_kit import Setting, Shell, setting, shell
 
 from cameo_client import enrolment as node
 from cameo_client.cli import enrolling
+from cameo_client.ledger import Caps
 from cameo_client.node.service import open_ledger
 from cameo_client.node.upkeep import Upkeep
 from cameo_client.policy_file import load_policy
 from cameo_client.running import alone, require_awake
 from cameo_protocol.errors import OperatorError
 from cameo_protocol.federation import read_card
+from cameo_protocol.privacy.releases import Release
 from cameo_server import enrolment as coordinator
 from cameo_server import membership
 
@@ -231,6 +233,22 @@ def test_leave_keeps_what_was_spent_and_says_why(member: Shell) -> None:
     assert member.json("ledger")["caps"]["left_year"] == 3.0, "the ledger can still be read"
     assert member("leave", "--purge", "--yes")[0] == 0
     assert not member.home.tags.exists()
+
+
+def test_leave_frees_what_a_run_had_reserved_and_keeps_what_it_spent(member: Shell) -> None:
+    """A hospital that is taken out of a run is not told of its end."""
+    caps = Caps(dataset=8, year=3)
+    releases = (("risk", Release(sigma=8.0, q=1.0, count=10)),)
+    with open_ledger(member.home) as ledger:
+        ledger.reserve("run-1", "ab" * 32, releases, caps)
+        ledger.commit("run-1", 0, "train", (("risk", Release(sigma=8.0, q=1.0, count=1)),), epoch=1)
+        spent, held = ledger.spent(), ledger.held()
+    assert 0 < spent < held
+    code, out, _ = member("leave", "--yes")
+    assert (code, "freed    what run run-1 had reserved" in out) == (0, True)
+    with open_ledger(member.home) as ledger:
+        assert (ledger.spent(), ledger.held(), ledger.open_runs()) == (spent, spent, ())
+    assert "freed" not in member("leave", "--yes")[1], "twice is fine"
 
 
 def test_leave_is_refused_while_the_node_runs(member: Shell) -> None:

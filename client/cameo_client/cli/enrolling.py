@@ -157,11 +157,13 @@ def leave(
         if not yes:
             more = ", its tags and models" if purge else ""
             confirm(f"The keys of the node in {place.root}{more} will be removed for good. Leave?")
-        removed = leave_federation(place, purge=purge)
+        gone = leave_federation(place, purge=purge)
         note(place, "federation-left")
     kept = {name: why for name, why in KEPT.items() if (place.root / name).exists()}
-    value = {"home": str(place.root), "removed": removed, "kept": kept}
-    rows = [f"removed  {name}" for name in removed] + [f"kept     {name}: {why}" for name, why in kept.items()]
+    value = {"home": str(place.root), "removed": list(gone.removed), "kept": kept, "runs_closed": list(gone.runs)}
+    rows = [f"removed  {name}" for name in gone.removed]
+    rows += [f"freed    what run {run} had reserved and not spent" for run in gone.runs]
+    rows += [f"kept     {name}: {why}" for name, why in kept.items()]
     ends = "Next: ask the coordinator to run: cameo site revoke NAME. To come back: cameo-node join, with a new token"
     emit(value, as_json, lambda: "\n".join([*rows, ends]))
 
