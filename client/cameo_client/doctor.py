@@ -26,6 +26,7 @@ from cameo_client.home import (
     load_pseudonym_key,
 )
 from cameo_client.membership import Membership, load_federation, load_membership, review
+from cameo_client.node.witness import look_at_log
 from cameo_client.policy_file import load_policy
 from cameo_client.reach import Answer, reach
 from cameo_client.running import is_paused
@@ -389,6 +390,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Callable[[Examination], str]], ...] = 
     ("runs", ("membership",), _awake),
     ("consents", ("policy",), _consents),
     ("rules", ("configuration",), _rules),
+    ("audit log", ("federation",), lambda at: look_at_log(at.home)),
     ("source", ("configuration",), _source),
     ("catalogue", ("source",), _catalogue),
     ("pseudonyms", ("configuration",), _pseudonyms),

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from small_federation import COORDINATOR, SmallFederation, events, identity, made_up_vectors, public, small_plan
 
 from cameo_client.backup import make_backup, open_backup, put_back
 from cameo_client.home import NodeHome
+from cameo_client.node import witness
 from cameo_client.node.witness import Witness, check_receipt
 from cameo_client.vault import Vault
 from cameo_protocol.errors import OperatorError
@@ -188,3 +190,18 @@ def test_what_cannot_be_written_down_does_not_leave(federation: SmallFederation)
     assert [(e["site"], e["stage"]) for e in events(store, "lost")][:1] == [("hospital-2", UPLOAD)]
     assert all("hospital-2" not in event["survivors"] for event in events(store, "round"))
     assert "audit-log-unwritable" in federation.hospitals[2].reports[0][1]
+
+
+def test_the_doctor_says_it_before_a_run_does(federation: SmallFederation, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = NodeHome(federation.root / "h2")
+    coordinator = SimpleNamespace(coordinator=public(COORDINATOR).hex())
+    monkeypatch.setattr(witness, "load_federation", lambda _home: coordinator)
+    assert "every entry holds" in witness.look_at_log(home)
+    federation.drive()
+    assert "what the coordinator has seen of it is there" in witness.look_at_log(home)
+    federation.hospitals[2].close()
+    for path in home.root.glob("audit.sqlite*"):
+        path.unlink()
+    federation.hospitals[2] = federation._open(2)
+    with pytest.raises(OperatorError, match="audit-log-cut"):
+        witness.look_at_log(home)

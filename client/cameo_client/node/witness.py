@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cameo_client.audit import NODE, memory_audit
-from cameo_client.home import read_file, write_file
+from cameo_client.audit import NODE, memory_audit, open_audit
+from cameo_client.home import NodeHome, load_identity, read_file, write_file
+from cameo_client.membership import identity_bytes, load_federation
 from cameo_protocol.audit_store import AuditLog
 from cameo_protocol.errors import ExitCode, OperatorError, Reject
 from cameo_protocol.heads import LedgerHead, open_receipt
@@ -87,3 +88,14 @@ def require(log: AuditLog, digest: bytes) -> None:
             do="keep this file for whoever investigates; put the newest sound copy in its place",
             exit=ExitCode.DATA,
         )
+
+
+def look_at_log(home: NodeHome) -> str:
+    """What the doctor says of a home's audit log; one that does not hold, or was cut, is an `OperatorError`."""
+    if not home.audit.exists():
+        return "nothing has been written down yet"
+    coordinator = bytes.fromhex(load_federation(home).coordinator)
+    with open_audit(home) as log:
+        log.verify()
+        seen = check_receipt(log, home.receipt, coordinator, identity_bytes(load_identity(home)))
+    return "every entry holds" + (", and what the coordinator has seen of it is there" if seen else "")
