@@ -125,6 +125,11 @@ class NodeHome:
         return self.root / "pseudonym" / "hmac.key"
 
     @property
+    def scratch(self) -> Path:
+        """Folder of rows that a read has to write down; empty when none goes on."""
+        return self.root / "scratch"
+
+    @property
     def ledger(self) -> Path:
         """SQLite: the privacy ledger."""
         return self.root / "ledger.sqlite"

@@ -46,7 +46,7 @@ def leave_federation(home: NodeHome, *, purge: bool) -> Departure:
         write_file(home.policy, approve(text, policy.policy.coordinator, {}).encode(), PUBLIC)
     gone = [home.identity_key, home.node_key, home.operator_key, home.operator_cert, home.card, home.federation]
     gone += [home.root / name for name in (UNIT, COMPOSE, PAUSED, "state.json", "upkeep.json")]
-    gone += [home.peers, home.page_key, home.receipt]
+    gone += [home.peers, home.page_key, home.receipt, home.scratch]
     if purge:
         gone += [*(home.tags.with_name(home.tags.name + end) for end in ("", "-wal", "-shm")), home.models]
     return Departure(tuple(str(path.relative_to(home.root)) for path in gone if remove(path)), runs)

@@ -73,4 +73,4 @@ def read(home: NodeHome, *, today: date | None = None) -> tuple[Configured, Hosp
 
     found = source_of(home)
     key = load_pseudonym_key(home.pseudonym_key)
-    return found, load(found.source, found.catalogue, found.labels, key, today=today)
+    return found, load(found.source, found.catalogue, found.labels, key, today=today, scratch=home.scratch)

@@ -83,8 +83,9 @@ def check(
     from cameo_client.source import source_of
     from cameo_protocol.errors import OperatorError
 
-    named = source_of(open_home(home))
-    found = inspect(named.source, named.catalogue, named.labels, today=datetime.now(UTC).date())
+    place = open_home(home)
+    named, today = source_of(place), datetime.now(UTC).date()
+    found = inspect(named.source, named.catalogue, named.labels, today=today, scratch=place.scratch)
     if rows and rows not in known_rules(found):
         raise OperatorError(
             "option-invalid",

@@ -1,12 +1,11 @@
 """A FHIR bulk export as OMOP tables: read line by line, written as Parquet parts, in memory that does not grow with it.
 
-The tables lie in a folder for this user alone (below $TMPDIR) that is gone when the read is over.
+The tables lie in a folder for this user alone that is gone when the read is over; see `scratch`.
 """
 
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from cameo_client.data.fhir_mapping import Codes, FhirSource
 from cameo_client.data.fhir_pick import BadResource, Picker, Row
 from cameo_client.data.findings import Finding, bad_file
 from cameo_client.data.omop_mapping import CONCEPT_COLUMN, DATE_COLUMN, OmopSource
+from cameo_client.data.scratch import private_folder
 
 MAX_LINE = 8 << 20
 BATCH = 100_000
@@ -52,11 +52,14 @@ class Converted:
 
 
 @contextmanager
-def as_omop(source: FhirSource) -> Iterator[Converted]:
-    """The tables of a bulk export while the context is open. Faults of the folder are `OperatorError`s."""
+def as_omop(source: FhirSource, scratch: Path | None = None) -> Iterator[Converted]:
+    """The tables of a bulk export while the context is open. Faults of the folder are `OperatorError`s.
+
+    scratch: where they lie; see `private_folder`.
+    """
     files = _files(source.path)
-    with tempfile.TemporaryDirectory(prefix="cameo-fhir-") as private:
-        folder = Path(private) / "export"
+    with private_folder(scratch) as private:
+        folder = private / "export"
         work = _Conversion(source, folder)
         try:
             for file in files:
@@ -66,7 +69,7 @@ def as_omop(source: FhirSource) -> Iterator[Converted]:
             raise bad_file(
                 "data-unreadable",
                 f"{source.path.name}: {error.strerror or 'cannot be read'}",
-                "check that this user may read the export and that $TMPDIR has space for its tables",
+                "check that this user may read the export and that there is space for its tables in the node's home",
             ) from None
         yield Converted(OmopSource(mapping=source.mapping, path=folder), tuple(work.findings()))
 

@@ -72,15 +72,17 @@ def load(
     pseudonym_key: bytes,
     *,
     today: date | None = None,
+    scratch: Path | None = None,
 ) -> HospitalData:
     """Read a hospital's source.
 
     labels: whose outcomes to derive; each must fit the catalogue.   pseudonym_key: >= 32 bytes, this hospital's.
     today: when given, an old snapshot costs quality points (the clock is the caller's).
+    scratch: a folder of the node's home, for rows that have to be written down meanwhile; see `private_folder`.
     Every fault of the source is an `OperatorError` with exit code DATA: its code, table, column and how many rows,
     never a value. A low quality score is no error here: see `QualityReport.require`.
     """
-    return inspect(source, catalogue, labels, today=today).data(pseudonym_key)
+    return inspect(source, catalogue, labels, today=today, scratch=scratch).data(pseudonym_key)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -153,10 +155,15 @@ class Inspection:
 
 
 def inspect(
-    source: SourceConfig, catalogue: Catalogue, labels: Sequence[LabelDefinition], *, today: date | None = None
+    source: SourceConfig,
+    catalogue: Catalogue,
+    labels: Sequence[LabelDefinition],
+    *,
+    today: date | None = None,
+    scratch: Path | None = None,
 ) -> Inspection:
-    """Read a source and find everything that is wrong with it. A source that cannot be read is an `OperatorError`."""
-    raw = _read(source, catalogue, today)
+    """Read a source and find everything that is wrong with it; see `load`. One that cannot be read: `OperatorError`."""
+    raw = _read(source, catalogue, today, scratch)
     mapping, table = raw.flat.mapping, raw.flat.path.name
     text, repeats = without_repeats(raw.text, mapping)
     contradicted = raw.contradicted if repeats == 0 else None
@@ -224,7 +231,7 @@ class _Raw:
     contradicted: pl.Series | None = None
 
 
-def _read(source: SourceConfig, catalogue: Catalogue, today: date | None) -> _Raw:
+def _read(source: SourceConfig, catalogue: Catalogue, today: date | None, scratch: Path | None) -> _Raw:
     source.mapping.check(catalogue)
     if isinstance(source, TableSource):
         return _Raw(text=read_table(source), flat=source)
@@ -232,14 +239,14 @@ def _read(source: SourceConfig, catalogue: Catalogue, today: date | None) -> _Ra
 
     flat = TableSource(mapping=source.mapping.as_table(), path=Path(source.path.name))
     if isinstance(source, OmopSource):
-        found = read_omop(source, catalogue, today)
+        found = read_omop(source, catalogue, today, scratch)
         return _Raw(text=found.text, flat=flat, faults=found.faults, contradicted=found.contradicted)
     from cameo_client.data.fhir import as_omop
 
-    with as_omop(source) as converted:
+    with as_omop(source, scratch) as converted:
         unused = converted.findings
         try:
-            found = read_omop(converted.source, catalogue, today)
+            found = read_omop(converted.source, catalogue, today, scratch)
         except OperatorError:
             refuse(unused)  # what could not be used goes before what is therefore missing
             raise

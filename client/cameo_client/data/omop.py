@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import date
+from pathlib import Path
 
 import polars as pl
 
@@ -35,14 +36,16 @@ class OmopTable:
     contradicted: pl.Series = field(repr=False)
 
 
-def read_omop(source: OmopSource, catalogue: Catalogue, today: date | None = None) -> OmopTable:
-    """Read every fact and outcome. today: when known, rows of the future are faults.
+def read_omop(
+    source: OmopSource, catalogue: Catalogue, today: date | None = None, scratch: Path | None = None
+) -> OmopTable:
+    """Read every fact and outcome. today: when known, rows of the future are faults. scratch: see `private_folder`.
 
     A person without rows: a count or "ever" fact that may not be missing is 0, everything else is null.
     """
     mapping = source.mapping
     mapping.check(catalogue)
-    with open_engine(source.path) as engine:
+    with open_engine(source.path, scratch) as engine:
         tables = engine.tables()
         _check_tables(source, tables)
         _check_columns(engine, source)

@@ -8,7 +8,6 @@ chained.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import polars as pl
 from cameo_client.data.database import Database
 from cameo_client.data.findings import bad_file, shown
 from cameo_client.data.omop_mapping import COLUMN_TYPE
+from cameo_client.data.scratch import private_folder
 from cameo_client.data.table import check_bytes
 from cameo_protocol.errors import OperatorError
 
@@ -43,10 +43,11 @@ class Engine(Protocol):
 
 
 @contextmanager
-def open_engine(place: Path | Database) -> Iterator[Engine]:
+def open_engine(place: Path | Database, scratch: Path | None = None) -> Iterator[Engine]:
     """The engine for where a source lies; closed at the end.
 
     place: a folder with TABLE.parquet, TABLE.csv or TABLE/*.parquet; a DuckDB file; or a PostgreSQL database.
+    scratch: where CSV files are loaded to and queries spill; see `private_folder`.
     """
     if isinstance(place, Database):
         from cameo_client.data.postgres import open_postgres
@@ -56,7 +57,7 @@ def open_engine(place: Path | Database) -> Iterator[Engine]:
         return
     if not place.exists():
         raise bad_file("data-missing-file", f"{place.name}: no such file or folder", "check the path of the source")
-    with _duckdb(place.resolve()) as local:
+    with _duckdb(place.resolve(), scratch) as local:
         yield local
 
 
@@ -85,16 +86,17 @@ def _series(name: str, values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 
 @contextmanager
-def _duckdb(path: Path) -> Iterator[Engine]:
+def _duckdb(path: Path, scratch: Path | None) -> Iterator[Engine]:
     import duckdb
 
     files = _files(path) if path.is_dir() else None
-    settings: dict[str, str | bool | int | float | list[str]] = {
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-    }
-    with tempfile.TemporaryDirectory(prefix="cameo-omop-") as private:
-        target = path if files is None else Path(private) / "cdm.duckdb"
+    with private_folder(scratch) as private:
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "temp_directory": str(private / "spill"),
+        }
+        target = path if files is None else private / "cdm.duckdb"
         try:
             db = duckdb.connect(str(target), read_only=files is None, config=settings)
         except duckdb.Error as error:

@@ -18,6 +18,7 @@ from typing import Any
 
 from cameo_client.audit import NODE, note_files, open_audit
 from cameo_client.consent.store import ConsentStore
+from cameo_client.data.scratch import sweep
 from cameo_client.home import NodeHome, load_config, load_identity, write_file
 from cameo_client.ledger import Ledger
 from cameo_client.membership import load_federation
@@ -85,6 +86,7 @@ def open_node(home: NodeHome, stack: ExitStack) -> Node:
     """
     config, federation = load_config(home), load_federation(home)
     load_policy(home.policy)
+    sweep(home.scratch)
     ledger = stack.enter_context(open_ledger(home))
     audit = stack.enter_context(open_audit(home))
     audit.verify()
