@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from cameo_client.home import NodeHome
+from cameo_client.node.service import open_ledger
 from cameo_lab.bench.local import free_port
 from cameo_lab.demo.processes import command
 from cameo_server.home import CoordinatorHome
@@ -213,11 +214,14 @@ def _join_again(machines: dict[str, Machine]) -> None:
     assert node.wait(60) == 5
     assert "certificate-refused" in third.log("start")
     home = NodeHome(third.folder / "state" / "cameo-node")
-    before = home.ledger.read_bytes()
+    with open_ledger(home) as ledger:
+        spent, held = ledger.spent(), ledger.held()
+    assert 0 < spent < held, "nobody told it that the run has ended"
     third("cameo-node", "leave", "--yes")
     assert not [key for key in (home.identity_key, home.node_key, home.operator_key) if key.exists()]
     assert not home.federation.exists()
-    assert home.ledger.read_bytes() == before
+    with open_ledger(home) as ledger:
+        assert (ledger.spent(), ledger.held()) == (spent, spent)
     join(coordinator, third, "hospital-3", coordinator.json("cameo", "site", "invite", "hospital-3"))
     joined(third)
     assert third.json("cameo-node", "status")["index"] == 5

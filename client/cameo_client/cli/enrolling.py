@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cameo_client.home import NodeHome
+    from cameo_protocol.federation import Federation
 
 # How often a hospital that waits for approval asks, in seconds.
 ASK_S = 2.0
@@ -68,21 +69,35 @@ def join(
         --source table --data heart.csv --mapping heart
     """
     from cameo_client.enrolment import Token, enter, parse_address
-    from cameo_client.service_files import write_service_files
 
-    parse_address(address)
+    parse_address(address)  # before keys are made
     ticket = Token.parse(token)
     place = _set_up(home, name, (source, data, mapping, password_file, password_env), pseudonym_key_file, page_port)
     raw = enter(place, address, ticket, lambda: datetime.now(UTC), pause_a_little, say)
     federation = reviewed(place, raw, yes=yes, quiet=as_json and yes).federation
-    unit, compose = (str(path) for path in write_service_files(place))
-    value = {"federation": federation.name, "serial": federation.serial, "home": str(place.root)}
-    told = (
-        f"joined: federation {federation.name}, issue {federation.serial}, state in {place.root}\n"
+    value = _written(place, federation)
+    emit(value, as_json, lambda: _joined(value))
+
+
+def _written(place: NodeHome, federation: Federation) -> dict[str, Any]:
+    from cameo_client.service_files import write_service_files
+
+    files = [str(path) for path in write_service_files(place)]
+    return {
+        "federation": federation.name,
+        "serial": federation.serial,
+        "home": str(place.root),
+        "service_files": files,
+    }
+
+
+def _joined(value: dict[str, Any]) -> str:
+    unit, compose = value["service_files"]
+    return (
+        f"joined: federation {value['federation']}, issue {value['serial']}, state in {value['home']}\n"
         f"To keep it running: sudo systemctl enable --now {unit}  (or docker compose -f {compose} up -d)\n"
         "Next: cameo-node doctor, then cameo-node start"
     )
-    emit({**value, "service_files": [unit, compose]}, as_json, lambda: told)
 
 
 def pause_a_little() -> None:

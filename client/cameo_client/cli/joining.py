@@ -63,19 +63,18 @@ def init(
 
     place = NodeHome((home or default_root()).absolute())
     key = load_pseudonym_key(pseudonym_key_file) if pseudonym_key_file else None
+    port = DEFAULT_PAGE_PORT if page_port is None else page_port
     config = data_config(source, data, mapping, password_file, password_env)
     if not place.config.exists():
         configured(config)
-    port = DEFAULT_PAGE_PORT if page_port is None else page_port
     card = init_node(place, site=name or "", data=config, now=datetime.now(UTC), pseudonym_key=key, page_port=port)
     value = {"site": card.name, "fingerprint": card.fingerprint(), "public_card": str(place.card)}
     told = (
-        f"hospital {card.name}, state in {place.root}\n"
-        f"fingerprint  {card.fingerprint()}\n"
+        f"hospital {card.name}, state in {place.root}\nfingerprint  {card.fingerprint()}\n"
         f"Next: send {place.card} to the coordinator, and tell the fingerprint by phone.\n"
         "Then: cameo-node accept federation.json"
     )
-    emit({**value, "home": str(place.root)}, as_json, lambda: told)
+    emit(value | {"home": str(place.root)}, as_json, lambda: told)
 
 
 def accept(
