@@ -13,6 +13,7 @@ from typing import Literal
 from cameo_protocol import canonical
 
 RoundKind = Literal["train", "evaluate", "recalibrate"]
+LARGEST_SCALE = 1 << 16
 ROUND_KINDS: tuple[RoundKind, ...] = ("train", "evaluate", "recalibrate")
 
 
@@ -22,7 +23,7 @@ class Block:
 
     dim: lanes. clip: L2 bound C of one patient's contribution (model units; 1 for a count).
     bound: public bound B on each coordinate of one hospital's sum, same units.
-    scale: s, integer steps a unit. sigma: noise multiplier relative to `sensitivity`, > 0.
+    scale: s, integer steps a unit, at most `LARGEST_SCALE`. sigma: noise multiplier relative to `sensitivity`, > 0.
     counts: integer histogram lanes; one patient adds 1 to one lane, nothing is rounded.
     """
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cameo_protocol.errors import Reject
 from cameo_protocol.groups import Groups
-from cameo_protocol.layout import Block, Layout, RoundKind
+from cameo_protocol.layout import LARGEST_SCALE, Block, Layout, RoundKind
 
 MAX_PLAN_BYTES = 1 << 20
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
@@ -31,7 +31,7 @@ class Encoded(_Frozen):
     dim: int = Field(ge=1, le=1 << 24)
     clip: Positive
     bound: Positive
-    scale: int = Field(ge=1, le=1 << 24)
+    scale: int = Field(ge=1, le=LARGEST_SCALE)
     sigma: Positive
 
 

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from cameo_protocol.epochs import epoch_params
 from cameo_protocol.errors import Reject
-from cameo_protocol.plan import MAX_PLAN_BYTES, RunPlan, parse_plan
+from cameo_protocol.layout import LARGEST_SCALE
+from cameo_protocol.plan import MAX_PLAN_BYTES, Encoded, RunPlan, parse_plan
 from cameo_protocol.stages import EpochCall
 
 BLOCK = {"dim": 5, "clip": 1.0, "bound": 64.0, "scale": 1024, "sigma": 2.5}
@@ -197,3 +198,10 @@ def test_an_epoch_takes_its_numbers_from_the_plan() -> None:
 def test_an_epoch_with_a_stranger_is_refused() -> None:
     with pytest.raises(Reject, match="party-unknown"):
         epoch_params(PLAN, EpochCall(run="r", epoch=1, rounds=6, parties=(1, 2, 9)))
+
+
+def test_a_scale_beyond_the_documented_one_is_refused() -> None:
+    Encoded(dim=1, clip=1, bound=1, scale=LARGEST_SCALE, sigma=1)
+    for scale in (0, LARGEST_SCALE + 1):
+        with pytest.raises(ValidationError):
+            Encoded(dim=1, clip=1, bound=1, scale=scale, sigma=1)

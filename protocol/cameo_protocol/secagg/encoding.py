@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cameo_protocol.errors import Bug, OperatorError
-from cameo_protocol.layout import Block, Layout
+from cameo_protocol.layout import LARGEST_SCALE, Block, Layout
 from cameo_protocol.secagg.kernel import Keystream
 
 Lanes = npt.NDArray[np.uint32]
-LARGEST_SCALE = 1 << 16
 TAIL = 8.0  # standard deviations of the summed noise that must still fit
 _BITS = 32  # of the fraction of a step that decides the rounding, and of the uniform number beside it
 _CHUNK = 16_384  # lanes at a time: a few buffers of 128 kB stay in the second-level cache through all passes
