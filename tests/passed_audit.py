@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cameo_protocol.plan import RunPlan
+from cameo_protocol.recipe import recipe_of
 from cameo_server.home import CoordinatorHome
-from cameo_server.run.release_gate import REQUIRED, Audit, CheckResult, keep, recipe_of, software
+from cameo_server.run.release_gate import REQUIRED, Audit, CheckResult, keep, software
 
 
 def passed_audit(plan: RunPlan) -> Audit:

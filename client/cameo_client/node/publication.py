@@ -16,6 +16,8 @@ from cameo_protocol import canonical
 from cameo_protocol.errors import OperatorError, Reject
 from cameo_protocol.facts import feature_names
 from cameo_protocol.plan import RunPlan
+from cameo_protocol.privacy.plan_check import RELATIVE_TOLERANCE
+from cameo_protocol.recipe import recipe_of
 from cameo_protocol.stages import Publication
 
 CARD = "card.json"
@@ -91,7 +93,7 @@ def read_publication(folder: Path, message: Publication) -> PublishedModels:
         raise Reject("card-malformed", what="the model card is not one of ours") from None
     if bytes.fromhex(plan.plan_id()) != message.plan_id or card.get("run") != message.run:
         raise Reject("card-foreign", what="the model card belongs to another run or plan")
-    if not _audited(card):
+    if not _audited(card, plan):
         raise Reject("card-unaudited", what="the model card holds no audit that passed and bears out the plan's claim")
     if set(message.models) != {task.name for task in plan.trained()}:
         raise Reject("models-incomplete", what="not one model for each trained task of the plan")
@@ -116,13 +118,19 @@ def _features(plan: RunPlan) -> int:
     return len(feature_names(catalogue))
 
 
-def _audited(card: dict[str, Any]) -> bool:
-    """Whether the card says that an audit of the run's recipe passed; the gate itself is the coordinator's."""
+def _audited(card: dict[str, Any], plan: RunPlan) -> bool:
+    """Whether the card says that an audit of this plan's recipe passed and bears out the plan's own claim.
+
+    The gate itself is the coordinator's; this catches a card that speaks of another recipe or of another claim.
+    """
     audit = card.get("audit")
-    if not isinstance(audit, dict) or audit.get("passed") is not True:
+    if not isinstance(audit, dict) or audit.get("passed") is not True or audit.get("recipe") != recipe_of(plan):
         return False
     bound, claim = audit.get("lower_bound"), audit.get("claim")
-    return isinstance(bound, int | float) and isinstance(claim, int | float) and bound <= claim
+    if not isinstance(bound, int | float) or not isinstance(claim, int | float):
+        return False
+    # The claim is what the releases compose to: calibration leaves it a little below the plan's epsilon, never above.
+    return 0 <= bound <= claim <= plan.privacy.epsilon * (1 + RELATIVE_TOLERANCE)
 
 
 def plain_name(name: str) -> bool:

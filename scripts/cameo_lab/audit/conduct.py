@@ -21,6 +21,7 @@ from cameo_lab.audit.subject import Subject, subject_of
 from cameo_protocol.facts import feature_names
 from cameo_protocol.layout import ROUND_KINDS
 from cameo_protocol.plan import RunPlan, parse_plan
+from cameo_protocol.recipe import recipe_of
 from cameo_server.definitions import read_catalogue
 from cameo_server.home import CoordinatorHome
 from cameo_server.run import release_gate
@@ -60,7 +61,7 @@ def audit_subject(subject: Subject, random: np.random.Generator, effort: Effort,
             findings.append(finding)
     bounds = [f.figures["lower bound"] for f in findings if f.name == CANARY and "lower bound" in f.figures]
     return Audit(
-        recipe=release_gate.recipe_of(subject.plan),
+        recipe=recipe_of(subject.plan),
         effort=effort,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         software=release_gate.software(),

@@ -7,8 +7,6 @@ changes from run to run (its name, who the hospitals are, deadlines), by this ve
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +17,13 @@ from pydantic import BaseModel, Field, ValidationError
 from cameo_protocol.envelope import open_envelope, seal
 from cameo_protocol.errors import ExitCode, OperatorError, Reject
 from cameo_protocol.plan import Hex32, RunPlan
+from cameo_protocol.recipe import recipe_of
 from cameo_server.home import CoordinatorHome, load_ed25519, read_file, write_file
 
 AUDIT_VERSION = 1
 LABEL = "audit"
 MAX_AUDIT_BYTES = 1 << 20
-AUDITED = ("cameo-fl", "torch", "opacus", "opendp")
+AUDITED = ("cameo-fl", "cryptography", "dp-accounting", "flwr", "numpy", "opacus", "opendp", "torch")
 """Software whose change makes an audit out of date."""
 REQUIRED = frozenset(
     {
@@ -92,14 +91,6 @@ class Audit(_Frozen):
     def card(self) -> dict[str, Any]:
         """For the model card: effort, passed, findings, lower_bound, claim and where they come from."""
         return {**self.model_dump(mode="json"), "passed": self.passed}
-
-
-def recipe_of(plan: RunPlan) -> str:
-    """SHA-256, hex, of the plan without its name, its seed, its deadlines and the identities of its hospitals."""
-    value = plan.model_dump(mode="json", exclude={"name", "seed", "deadlines"})
-    value["cohort"]["sites"] = len(plan.cohort.sites)
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(b"cameo/recipe\0" + text.encode()).hexdigest()
 
 
 def software() -> dict[str, str]:

@@ -123,6 +123,13 @@ def _resealed(world: Any, message: Publication, **changes: Any) -> bytes:
     return Publication(**{**fields, **changes}).seal(load_ed25519(world.coordinator.plan_key))
 
 
+def _audit(card: bytes, **changes: Any) -> bytes:
+    """The card with other words in its audit."""
+    value = json.loads(card)
+    value["audit"] |= changes
+    return json.dumps(value).encode()
+
+
 def test_a_publication_that_was_changed_is_refused_and_nothing_is_stored(world: Any) -> None:
     packet = world.run_until(PUBLISH)
     node, models = world.first, NodeHome(world.homes / "h1").models
@@ -143,6 +150,16 @@ def test_a_publication_that_was_changed_is_refused_and_nothing_is_stored(world: 
         "card without a passed audit": _resealed(
             world, message, card=message.card.replace(b'"passed": true', b'"passed": false')
         ),
+        **{
+            f"audit of {name}": _resealed(world, message, card=_audit(message.card, **{name: value}))
+            for name, value in (
+                ("recipe", "0" * 64),
+                ("claim", 50.0),
+                ("lower_bound", -1.0),
+                ("claim", None),
+                ("lower_bound", "0"),
+            )
+        },
         "card of lists": _resealed(world, message, card=b"[]"),
         "card without models": _resealed(world, message, card=message.card.replace(b'"models"', b'"model_"')),
         "model missing": _resealed(world, message, models=other),

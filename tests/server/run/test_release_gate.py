@@ -12,11 +12,12 @@ import pytest
 from cameo_protocol.envelope import seal
 from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.plan import RunPlan, Site
+from cameo_protocol.recipe import recipe_of
 from cameo_server.home import CoordinatorHome, load_ed25519
 from cameo_server.launch import make_plan_for, start_run
 from cameo_server.membership import init_coordinator
 from cameo_server.run import release_gate
-from cameo_server.run.release_gate import REQUIRED, Audit, find, keep, recipe_of, require
+from cameo_server.run.release_gate import REQUIRED, Audit, find, keep, require
 from passed_audit import keep_passed_audit, passed_audit
 
 
@@ -95,8 +96,11 @@ def test_another_version_of_the_software_needs_a_new_audit(
     home: CoordinatorHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_passed_audit(home, plan_of())
-    monkeypatch.setattr(release_gate, "version", lambda name: "999")
-    assert code_of(home, plan_of()) == "audit-missing"
+    installed = release_gate.version
+    for changed in ("cameo-fl", "cryptography", "dp-accounting", "flwr", "numpy", "opacus", "opendp", "torch"):
+        other = {changed: "999"}
+        monkeypatch.setattr(release_gate, "version", lambda name, other=other: other.get(name) or installed(name))
+        assert code_of(home, plan_of()) == "audit-missing"
 
 
 def test_only_our_own_signature_is_believed(home: CoordinatorHome, tmp_path: Path) -> None:
