@@ -14,9 +14,12 @@ import pytest
 from cameo_client.audit import open_audit
 from cameo_client.data.catalogue import load_catalogue
 from cameo_client.home import NodeHome
-from cameo_client.page.views import Views
+from cameo_client.ledger import Caps
+from cameo_client.node.service import open_ledger
+from cameo_client.page.views import KEPT_S, Views
 from cameo_client.page.words import count_text
 from cameo_client.tags.store import TagStore
+from cameo_protocol.privacy.releases import Release
 
 from .conftest import HOSTILE, NURSE, ROLES, RUN, Served, let_review, put_waiting
 
@@ -175,6 +178,23 @@ def test_the_budget_is_the_ledgers(page: Served, home: NodeHome) -> None:
     assert chart["at"] == [0, 1, 2, 3, 4, 5]
     assert chart["values"][0] == sorted(chart["values"][0])
     assert f"{-(-chart['values'][0][-1] * 100 // 1) / 100:.2f}" in text
+
+
+def test_the_budget_moves_while_a_run_is_open_but_is_not_read_at_every_look(home: NodeHome) -> None:
+    now = [time.time()]
+    views = Views(home, lambda: now[0])
+    assert views.budget_chart()["live"] is False
+    with open_ledger(home) as ledger:
+        ledger.reserve("r2", "1" * 64, (("risk", Release(sigma=50.0, q=1.0, count=2)),), Caps(dataset=8, year=3))
+        ledger.commit("r2", 1, "train", (("risk", Release(sigma=50.0, q=1.0, count=1)),))
+    assert views.budget_chart()["live"] is False, "kept for some seconds"
+    now[0] += KEPT_S + 1
+    after = views.budget_chart()
+    assert after["live"] is True
+    assert after["charts"]["budget"]["at"][-1] == 6
+    assert [(row.run, row.state, row.rounds) for row in views.runs()] == [("r2", "open", 1), (RUN, "closed", 5)]
+    now[0] -= 3600
+    assert views.budget_chart()["live"] is True, "a clock that was set back keeps nothing for an hour"
 
 
 def test_the_report_is_one_file_that_loads_nothing(page: Served) -> None:
