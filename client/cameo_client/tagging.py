@@ -181,7 +181,11 @@ def tag_policy(home: NodeHome) -> TagPolicy:
 
 
 def _published(home: NodeHome, run: str | None) -> PublishedModels | None:
-    run = run or newest(home.models)
+    if run is None and home.models.exists():
+        from cameo_client.node.service import open_ledger
+
+        with open_ledger(home) as ledger:
+            run = newest(home.models, ledger.runs())
     if run is None:
         return None
     return load_published(home.models, run, bytes.fromhex(load_federation(home).coordinator))

@@ -240,6 +240,11 @@ class Ledger:
         with self._current() as book:
             return book.known_run(run_id).reserved.plan
 
+    def runs(self) -> tuple[str, ...]:
+        """Every run that was ever admitted, in order of admission."""
+        with self._current() as book:
+            return tuple(book.runs)
+
     def open_runs(self) -> tuple[str, ...]:
         """Runs that still hold a reserve, in order of admission."""
         with self._current() as book:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ class Library:
         """Check a publication and keep it; the run's unused reserve is free again. Returns the run, the answer's body.
 
         A signature, a card or a model that does not fit, and a run in which this hospital took no part or in which it
-        followed another plan, is a `Reject`; nothing is stored then.
+        followed another plan, is a `Reject`; nothing is stored then. What is stored already is left as it is, and
+        `published` is told of it only when no later run has models here: telling an old one again changes no tags.
         """
         message = Publication.open(body, self.coordinator)
         if not plain_name(message.run):
@@ -56,9 +57,13 @@ class Library:
         if self.ledger.plan_of(message.run) != message.plan_id.hex():
             raise Reject("card-foreign", what="the models are of another plan than the one this hospital followed")
         read_publication(self.folder / message.run, message)
-        write_file(self.folder / message.run / SIGNED, body)
+        stored = self.folder / message.run / SIGNED
+        known = stored.exists() and stored.read_bytes() == body
+        if not known:
+            write_file(stored, body)
         self.ledger.close(message.run)
-        self.published(message.run)
+        if not known or newest(self.folder, self.ledger.runs()) == message.run:
+            self.published(message.run)
         return message.run, canonical.encode({"run": message.run, "stored": True})
 
 
@@ -74,10 +79,9 @@ def load_published(folder: Path, run: str, coordinator: bytes) -> PublishedModel
     return read_publication(folder / run, Publication.open(body, coordinator))
 
 
-def newest(folder: Path) -> str | None:
-    """The run whose models were stored last; None when there are none."""
-    stored = sorted(folder.glob(f"*/{SIGNED}"), key=lambda path: path.stat().st_mtime_ns)
-    return stored[-1].parent.name if stored else None
+def newest(folder: Path, runs: Sequence[str]) -> str | None:
+    """The latest of these runs, in order of admission, whose models are stored; None when there are none."""
+    return next((run for run in reversed(runs) if (folder / run / SIGNED).exists()), None)
 
 
 def read_publication(folder: Path, message: Publication) -> PublishedModels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from cameo_client.data.catalogue import load_catalogue
 from cameo_client.home import NodeHome
+from cameo_client.ledger import Caps
 from cameo_client.node import publication
 from cameo_client.node.failpoints import Failpoints
 from cameo_client.node.journal import DiskJournal
@@ -25,6 +27,7 @@ from cameo_models.bundle import ModelBundle, parse_bundle
 from cameo_models.shapes import parameter_count
 from cameo_protocol.errors import CameoError, ExitCode, OperatorError, Reject
 from cameo_protocol.packet import Packet
+from cameo_protocol.privacy.releases import plan_releases
 from cameo_protocol.stages import FINISH, PUBLISH, Publication, error_code
 from cameo_server.home import load_ed25519
 
@@ -173,14 +176,14 @@ def test_a_publication_that_was_changed_is_refused_and_nothing_is_stored(world: 
         answer = node.hospital.handle(Packet(PUBLISH, body))
         assert answer.kind == "error", case
         assert error_code(answer.body) != "failed-local", case
-        assert newest(models) is None, case
+        assert newest(models, node.ledger.runs()) is None, case
         assert node.published.empty(), case
     assert node.ledger.held() == held
     assert (
         node.hospital.handle(Packet(FINISH, packet.body)).kind == "error"
     )  # a signature for one use is none for another
     assert node.hospital.handle(packet).kind == PUBLISH
-    assert newest(models) == node.published.get_nowait() == "r1"
+    assert newest(models, node.ledger.runs()) == node.published.get_nowait() == "r1"
     assert node.ledger.reserved() == 0
     _check_stored(node, models)
 
@@ -210,7 +213,7 @@ def test_a_model_of_another_number_of_features_is_refused_whatever_it_says_of_it
     body = _resealed(world, message, card=card, models={**message.models, "segment": wider.to_bytes()})
     answer = node.hospital.handle(Packet(PUBLISH, body))
     assert (answer.kind, error_code(answer.body)) == ("error", "model-foreign")
-    assert newest(NodeHome(world.homes / "h1").models) is None
+    assert newest(NodeHome(world.homes / "h1").models, node.ledger.runs()) is None
 
 
 def test_models_of_a_run_not_joined_or_of_another_plan_than_the_one_followed_are_not_stored(world: Any) -> None:
@@ -236,9 +239,31 @@ def test_models_of_a_run_not_joined_or_of_another_plan_than_the_one_followed_are
     for body, code in ((stranger, "run-unknown"), (swapped, "card-foreign")):
         answer = node.hospital.handle(Packet(PUBLISH, body))
         assert (answer.kind, error_code(answer.body)) == ("error", code)
-        assert newest(models) is None
+        assert newest(models, node.ledger.runs()) is None
     assert node.hospital.handle(packet).kind == PUBLISH
-    assert node.hospital.handle(packet).kind == PUBLISH, "told again, it is stored again"
+    assert node.hospital.handle(packet).kind == PUBLISH, "told again, it is answered again"
+
+
+def test_an_older_publication_told_again_is_left_as_it_is_and_tagged_no_more(world: Any) -> None:
+    packet = world.run_until(PUBLISH)
+    node, models = world.first, NodeHome(world.homes / "h1").models
+    assert node.hospital.handle(packet).kind == PUBLISH
+    assert node.published.get_nowait() == "r1"
+    stored = models / "r1" / SIGNED
+    before = stored.stat()
+    assert node.hospital.handle(packet).kind == PUBLISH
+    assert node.published.get_nowait() == "r1", "the newest may not have been tagged before a restart"
+    message = Publication.open(packet.body, bytes.fromhex(node.federation.coordinator))
+    later = _resealed(world, message, run="r2", card=message.card.replace(b'"run": "r1"', b'"run": "r2"'))
+    node.ledger.reserve("r2", world.plan.plan_id(), plan_releases(world.plan), Caps(dataset=1e3, year=1e3))
+    assert node.hospital.handle(Packet(PUBLISH, later)).kind == PUBLISH
+    assert node.published.get_nowait() == "r2"
+    os.utime(models / "r2" / SIGNED, (0, 0))  # as after a restore: the files' times say nothing
+    assert node.hospital.handle(packet).kind == PUBLISH
+    assert node.published.empty()
+    after = stored.stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert newest(models, node.ledger.runs()) == "r2"
 
 
 def test_models_on_another_version_of_the_catalogue_are_refused(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
