@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cameo_protocol import canonical, envelope
 from cameo_protocol.errors import Reject
+from cameo_protocol.heads import Rows
 from cameo_protocol.layout import ROUND_KINDS, RoundKind
 from cameo_protocol.packet import Packet
 from cameo_protocol.secagg.messages import pack, unpack
@@ -35,6 +36,7 @@ MAX_BODY: Final = 64 << 20
 MAX_SETUP_ITEM: Final = 4 << 20
 MAX_ROUND_ITEM: Final = 1 << 14
 MAX_HEAD_ITEM: Final = 1 << 10
+MAX_ADMISSION: Final = 4 << 20
 # The one code of a hospital's own trouble that it tells: its ledger is behind what it once signed.
 ROLLED_BACK: Final = "ledger-rolled-back"
 Answer = Literal["accept", "declined-policy", "declined-local"]
@@ -50,55 +52,90 @@ def _fields(value: Any, kinds: dict[str, type], stage: str) -> dict[str, Any]:
     return value
 
 
+def _listed(rows: Rows) -> list[list[bytes]]:
+    return [[identity, head] for identity, head in rows]
+
+
+def _rows(value: list[Any]) -> Rows:
+    rows = []
+    for row in value:
+        match row:
+            case [bytes(identity), bytes(head)] if len(identity) == 32 and len(head) <= MAX_HEAD_ITEM:
+                rows.append((identity, head))
+            case _:
+                raise Reject("message-malformed", what="not an identity and its head")
+    return tuple(rows)
+
+
+def _former(value: list[Any]) -> dict[int, tuple[bytes, ...]]:
+    found: dict[int, tuple[bytes, ...]] = {}
+    for row in value:
+        match row:
+            case [index, list(keys)] if type(index) is int and max(found, default=0) < index <= 255:
+                if not all(isinstance(key, bytes) and len(key) == 32 for key in keys):
+                    raise Reject("message-malformed", what="a former identity that is no key")
+                found[index] = tuple(keys)
+            case _:
+                raise Reject("message-malformed", what="not an index and former identities")
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Invitation:
     """The coordinator asks a hospital to take part in a run.
 
-    plan: the plan's canonical bytes. heads: the newest head of each hospital's ledger that the coordinator was told.
+    plan: the plan's canonical bytes. heads: the newest heads of the hospitals' ledgers that the coordinator was told,
+    one a data set, each with the identity that signed it. former: Shamir index -> identities under which a hospital
+    of that name was here before; `heads` has theirs too.
     """
 
     run: str
     plan: bytes
-    heads: Mapping[int, bytes] = field(default_factory=dict)
+    heads: Rows = ()
+    former: Mapping[int, tuple[bytes, ...]] = field(default_factory=dict)
 
     def seal(self, key: Ed25519PrivateKey) -> bytes:
         """Signed with the coordinator's plan key."""
-        return envelope.seal(key, "admit", {"run": self.run, "plan": self.plan, "heads": pack(self.heads)})
+        former = [[index, list(self.former[index])] for index in sorted(self.former)]
+        body = {"run": self.run, "plan": self.plan, "heads": _listed(self.heads), "former": former}
+        return envelope.seal(key, "admit", body)
 
     @classmethod
     def open(cls, body: bytes, coordinator: bytes) -> Self:
         """Verify against the coordinator's 32-byte public key; otherwise `Reject`."""
         value = envelope.open_envelope(body, coordinator, "admit", max_bytes=MAX_BODY)
-        value = _fields(value, {"run": str, "plan": bytes, "heads": bytes}, ADMIT)
-        return cls(run=value["run"], plan=value["plan"], heads=unpack(value["heads"], max_item_bytes=MAX_HEAD_ITEM))
+        value = _fields(value, {"run": str, "plan": bytes, "heads": list, "former": list}, ADMIT)
+        former = _former(value["former"])
+        return cls(run=value["run"], plan=value["plan"], heads=_rows(value["heads"]), former=former)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
     """A hospital's answer to an invitation. The reason of a decline stays in the hospital.
 
-    head: of its ledger, signed (`heads.LedgerHead`). peers: the heads of others that it remembers.
+    head: of its ledger, signed (`heads.LedgerHead`). peers: the heads of others that it remembers, each with the
+    identity that signed it.
     """
 
     run: str
     plan_id: bytes
     answer: Answer
     head: bytes = b""
-    peers: Mapping[int, bytes] = field(default_factory=dict)
+    peers: Rows = ()
 
     def seal(self, key: Ed25519PrivateKey) -> bytes:
         """Signed with the hospital's identity key."""
         body = {"run": self.run, "plan": self.plan_id, "answer": self.answer}
-        return envelope.seal(key, "admission", {**body, "head": self.head, "peers": pack(self.peers)})
+        return envelope.seal(key, "admission", {**body, "head": self.head, "peers": _listed(self.peers)})
 
     @classmethod
     def open(cls, body: bytes, identity: bytes) -> Self:
         """Verify against the hospital's identity; otherwise `Reject`."""
-        value = envelope.open_envelope(body, identity, "admission", max_bytes=1 << 18)
-        value = _fields(value, {"run": str, "plan": bytes, "answer": str, "head": bytes, "peers": bytes}, ADMIT)
+        value = envelope.open_envelope(body, identity, "admission", max_bytes=MAX_ADMISSION)
+        value = _fields(value, {"run": str, "plan": bytes, "answer": str, "head": bytes, "peers": list}, ADMIT)
         if value["answer"] not in ANSWERS:
             raise Reject("message-malformed", what="an answer to an invitation that is none of the three")
-        peers = unpack(value["peers"], max_item_bytes=MAX_HEAD_ITEM)
+        peers = _rows(value["peers"])
         return cls(run=value["run"], plan_id=value["plan"], answer=value["answer"], head=value["head"], peers=peers)
 
 

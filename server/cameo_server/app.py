@@ -30,7 +30,7 @@ from cameo_server.definitions import read_catalogue  # noqa: E402
 from cameo_server.flower.exchange import Exchange  # noqa: E402
 from cameo_server.home import CoordinatorHome, load_ed25519, open_home  # noqa: E402
 from cameo_server.launch import open_control  # noqa: E402
-from cameo_server.membership import roster  # noqa: E402
+from cameo_server.membership import former_identities, roster  # noqa: E402
 from cameo_server.nodes import node_ids  # noqa: E402
 from cameo_server.resuming import driving  # noqa: E402
 from cameo_server.run.driver import GOES_ON, RunDriver  # noqa: E402
@@ -92,6 +92,7 @@ def drive(
         clock=time.monotonic,
         pause=time.sleep,
         head_file=home.heads,
+        former=former_identities(home),
     )
     features = len(feature_names(read_catalogue(plan.data.catalogue)))
     driver = RunDriver(

@@ -253,6 +253,18 @@ def roster(home: CoordinatorHome) -> tuple[Site, ...]:
     return tuple(member.site() for member in list_sites(home))
 
 
+def former_identities(home: CoordinatorHome) -> dict[str, tuple[str, ...]]:
+    """Site name -> identity keys (hex) of members of that name that were taken off, in the order they came.
+
+    What one of them has spent stays spent: the hospital that has the name now is held against it.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    with open_roster(home) as db:
+        for name, identity in db.execute("SELECT name, identity FROM sites WHERE removed IS NOT NULL ORDER BY idx"):
+            found[name] = (*found.get(name, ()), identity)
+    return found
+
+
 def issue_federation(
     home: CoordinatorHome, now: datetime, *, threshold: int | None = None, colluders: int | None = None
 ) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,9 +56,13 @@ def public(key: Ed25519PrivateKey) -> bytes:
     return key.public_key().public_bytes_raw()
 
 
-def small_plan(n: int, *overrides: str) -> RunPlan:
-    """A plan of n hospitals."""
-    sites = tuple(Site(name=f"hospital-{i}", index=i, identity=public(identity(i)).hex()) for i in range(1, n + 1))
+def small_site(index: int, name: str = "") -> Site:
+    return Site(name=name or f"hospital-{index}", index=index, identity=public(identity(index)).hex())
+
+
+def small_plan(n: int, *overrides: str, sites: tuple[Site, ...] = ()) -> RunPlan:
+    """A plan of n hospitals, or of these."""
+    sites = sites or tuple(small_site(i) for i in range(1, n + 1))
     chosen = ("data.population=4000", "deadlines.regroup=0", "deadlines.stage=5", *overrides)
     experiment = compose_experiment(conf_dir(), chosen)
     catalogue, label = read_catalogue(experiment.data.catalogue), read_label(experiment.data.label)
@@ -138,13 +142,15 @@ class SmallHospital:
 
     def __post_init__(self) -> None:
         self.reports: list[tuple[str, str]] = []
+        self.name = next(site.name for site in self.plan.cohort.sites if site.index == self.index)
         self.ledger: Any = NoLedger()
         self.journal: Any = NoJournal()
         self.witness = Witness()
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "ledger.sqlite"
-            options: dict[str, Any] = {"dataset": f"data-{self.index}", "delta": DELTA, "clock": time.time}
+            number = self.name.removeprefix("hospital-")
+            options: dict[str, Any] = {"dataset": f"data-{number}", "delta": DELTA, "clock": time.time}
             if not path.exists():
                 Ledger.create(path, random=lambda n: bytes(n - 1) + b"\1", **options).shut()
             self.ledger = Ledger.open(path, **options)
@@ -155,7 +161,7 @@ class SmallHospital:
         key = identity(self.index)
         peers = PeerHeads(self.folder / "peers.json") if self.folder else PeerHeads()
         gate = Gatekeeper(
-            site=f"hospital-{self.index}",
+            site=self.name,
             coordinator=public(COORDINATOR),
             identity=key,
             policy=lambda: permissive(self.plan),
@@ -213,6 +219,7 @@ class SmallFederation:
     after: Callable[[int, Packet], None] = lambda _site, _packet: None
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = lambda _seconds: None
+    former: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.watch = Watch()
@@ -263,6 +270,7 @@ class SmallFederation:
             self.clock,
             self.pause,
             head_file=self.root / "heads.json",
+            former=self.former,
         )
         usual: dict[str, Any] = {"members": lambda: frozenset(nodes), "audit": lambda: passed_audit(self.plan)}
         driver = RunDriver(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from small_federation import SmallFederation, check_sums, events, identity, made_up_vectors, small_plan
+from small_federation import SmallFederation, check_sums, events, identity, made_up_vectors, public, small_plan
 
 from cameo_protocol.heads import LedgerHead, dataset_hash
 from cameo_protocol.packet import Packet
@@ -158,7 +158,8 @@ def test_a_ledger_of_another_data_set_owes_nothing_to_this_one(federation: Small
     old = LedgerHead(dataset=dataset_hash("retired"), entries=99, last=bytes(32), told=1, audit=bytes(32)).seal(
         identity(2)
     )
-    gate.check_echo(federation.plan, 2, {2: old})
+    others = {i: head for i in (1, 3, 4) for _, head in gate.peers.of({public(identity(i))})}
+    gate.check_echo(federation.plan, 2, {**others, 2: old})
 
 
 def _releases(federation: SmallFederation) -> tuple[object, ...]:

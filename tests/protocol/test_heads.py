@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
@@ -9,10 +11,24 @@ from hypothesis import strategies as st
 
 from cameo_protocol import envelope
 from cameo_protocol.errors import Reject
-from cameo_protocol.heads import LABEL, LedgerHead, countersign, dataset_hash, newer, open_receipt
+from cameo_protocol.heads import (
+    LABEL,
+    MAX_DATASETS,
+    LedgerHead,
+    countersign,
+    dataset_hash,
+    is_stale,
+    latest,
+    newer,
+    open_receipt,
+    read_memory,
+    rows_of,
+    write_memory,
+)
 
 ONE, TWO = (Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in (1, 2))
 FIRST, SECOND = (key.public_key().public_bytes_raw() for key in (ONE, TWO))
+HEART = (FIRST, dataset_hash("heart"))
 
 
 def head(entries: int, dataset: str = "heart", key: Ed25519PrivateKey = ONE, told: int = 1) -> bytes:
@@ -49,26 +65,59 @@ def test_what_is_no_head_is_refused(change: dict[str, object]) -> None:
 
 
 def test_only_news_is_kept() -> None:
-    known = {FIRST: head(3)}
-    assert newer(known, {FIRST: head(4)}) == {FIRST: head(4)}
-    assert newer(known, {FIRST: head(3)}) == {}
-    assert newer(known, {FIRST: head(2)}) == {}
-    assert newer(known, {FIRST: head(3, told=2)}) == {FIRST: head(3, told=2)}
-    assert newer({FIRST: head(3, told=5)}, {FIRST: head(4, told=2)}) == {FIRST: head(4, told=2)}
-    assert newer(known, {FIRST: head(1, "lung")}) == {FIRST: head(1, "lung")}
-    assert newer({}, {FIRST: head(1), SECOND: head(2, key=TWO)}) == {FIRST: head(1), SECOND: head(2, key=TWO)}
+    known = {HEART: head(3)}
+    assert newer(known, [(FIRST, head(4))]) == {HEART: head(4)}
+    assert newer(known, [(FIRST, head(3))]) == {}
+    assert newer(known, [(FIRST, head(2))]) == {}
+    assert newer(known, [(FIRST, head(3, told=2))]) == {HEART: head(3, told=2)}
+    assert newer({HEART: head(3, told=5)}, [(FIRST, head(4, told=2))]) == {HEART: head(4, told=2)}
+    assert newer({}, [(FIRST, head(2)), (FIRST, head(5)), (FIRST, head(4))]) == {HEART: head(5)}
+    both = {HEART: head(1), (SECOND, HEART[1]): head(2, key=TWO)}
+    assert newer({}, [(FIRST, head(1)), (SECOND, head(2, key=TWO))]) == both
+
+
+def test_another_data_set_does_not_push_out_what_was_known() -> None:
+    """A hospital that goes to another data set and back still owes for the first one."""
+    known = {HEART: head(9)}
+    known |= newer(known, [(FIRST, head(1, "lung", told=2))])
+    assert newer(known, [(FIRST, head(3, told=3))]) == {}
+    assert rows_of(known, {FIRST}) == tuple((FIRST, known[key]) for key in sorted(known))
+    assert latest(known, FIRST) == head(1, "lung", told=2)
+    assert is_stale(known, FIRST, head(8))
+    assert not is_stale(known, FIRST, head(9))
+    assert not is_stale(known, FIRST, head(1, "skin"))
+
+
+def test_one_hospital_cannot_fill_everybodys_memory() -> None:
+    flood = [(FIRST, head(1, f"set-{i}")) for i in range(50)]
+    known = newer({}, flood)
+    assert len(known) == MAX_DATASETS
+    assert newer(known, [(FIRST, head(1, "more"))]) == {}
+    assert len(newer(known, [(FIRST, head(2, "set-0")), (SECOND, head(1, key=TWO))])) == 2
+
+
+def test_a_memory_comes_back_and_the_older_form_is_read() -> None:
+    known = newer({}, [(FIRST, head(1)), (FIRST, head(2, "lung")), (SECOND, head(2, key=TWO))])
+    assert read_memory(write_memory(known)) == known
+    assert read_memory(json.dumps({FIRST.hex(): head(1).hex()}).encode()) == {HEART: head(1)}
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b'{"00": 1}', b'{"zz": []}', b'{"00": [1]}', b'{"00": {}}'])
+def test_what_is_no_memory_is_a_value_error(raw: bytes) -> None:
+    with pytest.raises(ValueError):
+        read_memory(raw)
 
 
 def test_a_head_in_anothers_name_is_no_news() -> None:
-    assert newer({}, {FIRST: head(9, key=TWO)}) == {}
-    assert newer({FIRST: head(3)}, {FIRST: head(9, key=TWO), SECOND: b""}) == {}
+    assert newer({}, [(FIRST, head(9, key=TWO))]) == {}
+    assert newer({HEART: head(3)}, [(FIRST, head(9, key=TWO)), (SECOND, b"")]) == {}
 
 
 @given(st.binary(max_size=300))
 def test_garbage_is_refused(raw: bytes) -> None:
     with pytest.raises(Reject):
         LedgerHead.open(raw, FIRST)
-    assert newer({}, {FIRST: raw}) == {}
+    assert newer({}, [(FIRST, raw)]) == {}
 
 
 def test_a_log_that_lost_what_was_told_is_noticed() -> None:

@@ -26,11 +26,11 @@ SURVIVORS = SurvivorsCall(call=ROUND, model_hash=bytes(32), headers={1: b"a", 3:
 
 SIGNED: dict[str, tuple[Any, Callable[[bytes], Any]]] = {
     "invitation": (
-        Invitation(run="r", plan=b"{}", heads={1: b"h", 255: b""}),
+        Invitation(run="r", plan=b"{}", heads=((bytes(32), b"h"),), former={1: (bytes(32),), 255: ()}),
         lambda raw: Invitation.open(raw, PUBLIC),
     ),
     "admission": (
-        Admission(run="r", plan_id=bytes(32), answer="declined-local", head=b"h", peers={2: b"x"}),
+        Admission(run="r", plan_id=bytes(32), answer="declined-local", head=b"h", peers=((bytes(32), b"x"),)),
         lambda raw: Admission.open(raw, PUBLIC),
     ),
     "publication": (

@@ -14,7 +14,8 @@ from cameo_client.node.contribution import Contributor, Noise, Patients
 from cameo_client.node.peers import PeerHeads
 from cameo_client.node.witness import LOG_CUT, Witness
 from cameo_models.shapes import initial_parameters, parameter_count
-from cameo_protocol.errors import CameoError, Reject
+from cameo_protocol.envelope import fingerprint
+from cameo_protocol.errors import CameoError, OperatorError, Reject
 from cameo_protocol.heads import LedgerHead, dataset_hash
 from cameo_protocol.layout import ROUND_KINDS
 from cameo_protocol.plan import Cohort, RunPlan, parse_plan
@@ -123,6 +124,12 @@ def initial_model(plan: RunPlan, features: int) -> npt.NDArray[np.float32]:
     return np.concatenate(parts).astype("<f4")
 
 
+def _known_to(invitation: Invitation, plan: RunPlan) -> set[bytes]:
+    """Every identity, present or former, of the plan's hospitals."""
+    present = {bytes.fromhex(site.identity) for site in plan.cohort.sites}
+    return present.union(*invitation.former.values())
+
+
 @dataclass
 class Gatekeeper:
     """Decides on invitations.
@@ -155,7 +162,7 @@ class Gatekeeper:
         plan = parse_plan(invitation.plan)
         index = self._own_index(plan)
         check_plan(plan)
-        self.check_echo(plan, index, invitation.heads)
+        self.hear(invitation, plan, index)
         answer: Answer = "accept"
         admitted, code = None, ""
         try:
@@ -175,7 +182,7 @@ class Gatekeeper:
             plan_id=bytes.fromhex(plan.plan_id()),
             answer=answer,
             head=self.head(),
-            peers=self.peers.of(plan),
+            peers=self.peers.of(_known_to(invitation, plan) - {self._public()}),
         )
         return invitation.run, admitted, admission.seal(self.identity)
 
@@ -199,21 +206,34 @@ class Gatekeeper:
             what = f"{refusal.codes}: the policy refuses this run now; {refusal}"
             raise Reject("policy-stricter", what=what) from None
 
+    def hear(self, invitation: Invitation, plan: RunPlan, index: int) -> None:
+        """Hold the ledger against every head of its data set that this hospital ever signed, and remember the others'.
+
+        Also those that it signed with the keys that it had before, as the coordinator says: joining anew gives no
+        budget back. Errors as in `check_echo`. An old head of another hospital is no error here, as the answer to the
+        invitation says the newer one; a round with it is refused.
+        """
+        own, former = self._public(), invitation.former.get(index, ())
+        for identity, head in invitation.heads:
+            if identity == own:
+                self._check_own(head)
+            elif identity in former:
+                self._check_former(LedgerHead.open(head, identity), identity)
+        self.peers.remember(plan, (row for row in invitation.heads if row[0] != own))
+
     def check_echo(self, plan: RunPlan, index: int, heads: Mapping[int, bytes]) -> None:
-        """Hold the ledger against the head that others have of it, and remember theirs.
+        """Hold the ledger against the head that others have of it, theirs against what is remembered; remember them.
 
         heads: signed, by Shamir index. `OperatorError` "ledger-rolled-back" when this ledger is behind what this
-        hospital signed once; a head in our name that we did not sign is a `Reject`. One of a data set that this node
-        no longer serves says nothing about this ledger.
+        hospital signed once; a head in our name that we did not sign is a `Reject`, and so are heads of others that
+        are old or left out ("peer-head-stale"). A head of a data set that this node no longer serves says nothing
+        about this ledger.
         """
-        own = heads.get(index)
-        if own is not None:
-            echo = LedgerHead.open(own, self._public())
-            if echo.dataset == dataset_hash(self.ledger.dataset):
-                self.ledger.check_echo(echo.entries, echo.last)
-            if self.witness.lacks(echo):
-                self.report(LOG_CUT, "others have seen an entry of the audit log that is not in it any more")
-        self.peers.remember(plan, {other: head for other, head in heads.items() if other != index})
+        if index in heads:
+            self._check_own(heads[index])
+        self.peers.check(plan, index, heads)
+        keys = {site.index: bytes.fromhex(site.identity) for site in plan.cohort.sites if site.index != index}
+        self.peers.remember(plan, ((keys[other], head) for other, head in heads.items() if other in keys))
 
     def keep_receipt(self, call: RoundCall, index: int) -> None:
         """Keep the coordinator's receipt for the head that this hospital told last; a forged one is a `Reject`."""
@@ -225,6 +245,29 @@ class Gatekeeper:
         run = open_finish(body, self.coordinator)
         self.ledger.close(run)
         return run
+
+    def _check_own(self, head: bytes) -> None:
+        echo = LedgerHead.open(head, self._public())
+        if echo.dataset == dataset_hash(self.ledger.dataset):
+            self.ledger.check_echo(echo.entries, echo.last)
+        if self.witness.lacks(echo):
+            self.report(LOG_CUT, "others have seen an entry of the audit log that is not in it any more")
+
+    def _check_former(self, echo: LedgerHead, identity: bytes) -> None:
+        if echo.dataset != dataset_hash(self.ledger.dataset):
+            return
+        try:
+            self.ledger.check_echo(echo.entries, echo.last)
+        except OperatorError as error:
+            if error.code != ROLLED_BACK:
+                raise
+            raise OperatorError(
+                ROLLED_BACK,
+                what=f"{error.what}, when this hospital had the key {fingerprint(identity)}",
+                do="bring the newest ledger.sqlite of the machine that it had then, or ask the data protection"
+                " officer to retire this data set",
+                exit=error.exit_code,
+            ) from None
 
     def _public(self) -> bytes:
         return self.identity.public_key().public_bytes_raw()

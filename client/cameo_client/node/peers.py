@@ -1,16 +1,17 @@
 """The heads of the other hospitals' ledgers: remembered from what went round, and said again in every admission.
 
-So a coordinator that lost its own memory hears from the others how far each ledger had come.
+So a coordinator that lost its own memory hears from the others how far each ledger had come, and one that says an old
+head again, or none, is found out: the hospital whose ledger was put back is not the only one that looks.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from cameo_client.home import write_file
-from cameo_protocol.heads import newer
+from cameo_protocol.errors import Reject
+from cameo_protocol.heads import Memory, Rows, is_stale, newer, read_memory, rows_of, write_memory
 from cameo_protocol.plan import RunPlan
 
 
@@ -19,26 +20,38 @@ class PeerHeads:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._known: dict[bytes, bytes] = {}
+        self._known: Memory = {}
         if path is not None and path.exists():
             try:
-                rows = json.loads(path.read_bytes())
-                self._known = newer({}, {bytes.fromhex(k): bytes.fromhex(v) for k, v in rows.items()})
-            except (OSError, ValueError, AttributeError, TypeError):
+                self._known = read_memory(path.read_bytes())
+            except (OSError, ValueError):
                 self._known = {}  # nothing of ours: the others' heads come round again with the next run
 
-    def of(self, plan: RunPlan) -> dict[int, bytes]:
-        """Shamir index -> signed head, of the hospitals of a plan."""
-        found = {site.index: self._known.get(bytes.fromhex(site.identity)) for site in plan.cohort.sites}
-        return {index: head for index, head in found.items() if head is not None}
+    def of(self, identities: Container[bytes]) -> Rows:
+        """What is remembered of these hospitals."""
+        return rows_of(self._known, identities)
 
-    def remember(self, plan: RunPlan, heads: Mapping[int, bytes]) -> None:
-        """Keep what is news, on disk; heads that no hospital of the plan signed are left out."""
-        keys = {site.index: bytes.fromhex(site.identity) for site in plan.cohort.sites}
-        news = newer(self._known, {keys[index]: head for index, head in heads.items() if index in keys})
+    def check(self, plan: RunPlan, index: int, heads: Mapping[int, bytes]) -> None:
+        """Refuse ("peer-head-stale") a round's heads that leave out, or put back, what this hospital remembers.
+
+        index: its own, which is not looked at. heads: by Shamir index. Each admission tells the coordinator all that
+        is remembered here, so that one that lost its memory knows it before it calls a round.
+        """
+        for site in plan.cohort.sites:
+            identity = bytes.fromhex(site.identity)
+            if site.index == index:
+                continue
+            told = heads.get(site.index)
+            if is_stale(self._known, identity, told) if told is not None else bool(self.of({identity})):
+                what = f"the head of {site.name}'s ledger is older than one that it has signed, or is left out"
+                raise Reject("peer-head-stale", what=what)
+
+    def remember(self, plan: RunPlan, heads: Iterable[tuple[bytes, bytes]]) -> None:
+        """Keep what is news of these (identity, head), on disk; what no hospital of the plan signed is left out."""
+        keys = {bytes.fromhex(site.identity) for site in plan.cohort.sites}
+        news = newer(self._known, (row for row in heads if row[0] in keys))
         if not news:
             return
         self._known |= news
         if self._path is not None:
-            rows = {key.hex(): head.hex() for key, head in sorted(self._known.items())}
-            write_file(self._path, json.dumps(rows, indent=1).encode())
+            write_file(self._path, write_memory(self._known))

@@ -15,7 +15,9 @@ RETRY_S = 0.5
 
 def invitation(parties: Parties, run: str, key: Ed25519PrivateKey) -> Packet:
     """The signed invitation to this run."""
-    return Packet(ADMIT, Invitation(run=run, plan=parties.plan.canonical(), heads=parties.heads.all()).seal(key))
+    heads = parties.heads
+    asked = Invitation(run=run, plan=parties.plan.canonical(), heads=heads.rows(), former=heads.former)
+    return Packet(ADMIT, asked.seal(key))
 
 
 def read_admission(parties: Parties, run: str, index: int, packet: Packet) -> bool:
@@ -40,11 +42,11 @@ def admit(parties: Parties, run: str, key: Ed25519PrivateKey) -> None:
 
     Raises OperatorError "cohort-incomplete" (exit 7) when fewer than the threshold accept.
     """
-    packet = invitation(parties, run, key)
     until = parties.clock() + parties.plan.deadlines.admit
     waiting, accepted = set(parties.nodes), set()
     while waiting:
         left = until - parties.clock()
+        packet = invitation(parties, run, key)  # anew each time: heads that were told meanwhile go along
         parties.active = set(parties.nodes)
         for index, answer in parties.ask(ADMIT, dict.fromkeys(waiting, packet), left, drop_silent=False):
             waiting.discard(index)

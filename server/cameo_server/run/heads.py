@@ -2,51 +2,116 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import fcntl
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from cameo_protocol.errors import OperatorError, Reject
-from cameo_protocol.heads import LedgerHead, newer
+from cameo_protocol.heads import LedgerHead, Memory, Rows, latest, newer, read_memory, rows_of, write_memory
 from cameo_protocol.plan import RunPlan
 from cameo_server.home import CoordinatorHome, write_file
 from cameo_server.membership import roster
 
 
 class Heads:
-    """Of one plan's hospitals. path: shared by all runs; None: kept in memory only."""
+    """Of one plan's hospitals. path: shared by all runs; None: kept in memory only.
 
-    def __init__(self, plan: RunPlan, path: Path | None = None) -> None:
+    former: site name -> identities (hex) under which a hospital of that name was a member before.
+    """
+
+    def __init__(
+        self, plan: RunPlan, path: Path | None = None, former: Mapping[str, Iterable[str]] | None = None
+    ) -> None:
         self._identities = {site.index: bytes.fromhex(site.identity) for site in plan.cohort.sites}
+        names = {site.name: site.index for site in plan.cohort.sites}
+        self.former = {
+            names[name]: tuple(bytes.fromhex(key) for key in keys)
+            for name, keys in (former or {}).items()
+            if name in names
+        }
         self._path = path
+        self._serving: dict[int, bytes] = {}
         self._known = self._read()
 
     def all(self) -> dict[int, bytes]:
-        """Shamir index -> the newest signed head; hospitals that never told one are left out."""
-        return {index: self._known[key] for index, key in self._identities.items() if key in self._known}
+        """Shamir index -> the newest signed head of the data set that the hospital serves in this run.
+
+        Where it has told none in this run: the head that it told last. Hospitals that never told one are left out.
+        """
+        self._refresh()
+        found = {}
+        for index, identity in self._identities.items():
+            dataset = self._serving.get(index, b"")
+            head = self._known.get((identity, dataset)) or latest(self._known, identity)
+            if head is not None:
+                found[index] = head
+        return found
+
+    def rows(self) -> Rows:
+        """Everything that the plan's hospitals, under their former identities too, have told of any data set."""
+        self._refresh()
+        return rows_of(self._known, self._wanted())
 
     def cut(self, index: int, told: bytes) -> bool:
         """Whether a hospital now tells an audit log that has lost what it told before. Ask before `take`."""
         key = self._identities[index]
-        before = self._known.get(key)
+        before = latest(self._known, key)
         try:
             return before is not None and LedgerHead.open(told, key).cuts(LedgerHead.open(before, key))
         except Reject:
             return False  # no head at all: `take` leaves it out
 
-    def take(self, told: Mapping[int, bytes]) -> None:
-        """Keep what is news of these signed heads, on disk; what no hospital of the plan signed is left out."""
-        by_key = {self._identities[index]: head for index, head in told.items() if index in self._identities}
-        if not newer(self._known, by_key):
-            return
-        self._known |= newer(self._known, self._read())  # another run may have written since
-        self._known |= newer(self._known, by_key)
-        if self._path is not None:
-            rows = {key.hex(): head.hex() for key, head in sorted(self._known.items())}
-            write_file(self._path, json.dumps(rows, indent=1).encode())
+    def take(self, told: Mapping[int, bytes], passed_on: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Keep what is news of these signed heads, on disk; what no hospital of the plan signed is left out.
 
-    def _read(self) -> dict[bytes, bytes]:
+        told: by the hospitals, each of itself, by index. passed_on: (identity, head) of others.
+        """
+        own = {self._identities[index]: (index, head) for index, head in told.items() if index in self._identities}
+        for identity, (index, head) in own.items():
+            self._note_serving(index, identity, head)
+        wanted = self._wanted()
+        rows = [(identity, head) for identity, (_, head) in own.items()]
+        rows += [row for row in passed_on if row[0] in wanted]
+        if not newer(self._known, rows):
+            return
+        with self._locked():
+            self._refresh()  # another run may have written since
+            self._known |= newer(self._known, rows)
+            if self._path is not None:
+                write_file(self._path, write_memory(self._known))
+
+    def _note_serving(self, index: int, identity: bytes, head: bytes) -> None:
+        try:
+            self._serving[index] = LedgerHead.open(head, identity).dataset
+        except Reject:
+            return  # no head at all: it is left out
+
+    def _wanted(self) -> set[bytes]:
+        return {*self._identities.values(), *(key for keys in self.former.values() for key in keys)}
+
+    def _refresh(self) -> None:
+        self._known |= newer(self._known, ((key[0], head) for key, head in self._read().items()))
+
+    def _read(self) -> Memory:
         return {} if self._path is None else _load(self._path)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """No other run's process reads, changes and writes meanwhile."""
+        if self._path is None:
+            yield
+            return
+        lock = self._path.with_suffix(".lock")
+        try:
+            file = lock.open("ab")
+        except OSError as error:
+            raise OperatorError(
+                "disk-write", what=f"cannot write {lock}: {error.strerror}", do="make its folder writable, then retry"
+            ) from None
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
 
 def read_heads(home: CoordinatorHome) -> list[dict[str, str]]:
@@ -55,20 +120,20 @@ def read_heads(home: CoordinatorHome) -> list[dict[str, str]]:
     rows = []
     for site in roster(home):
         key = bytes.fromhex(site.identity)
-        if key in known:
-            rows.append({"site": site.name, "audit": LedgerHead.open(known[key], key).audit.hex()})
+        head = latest(known, key)
+        if head is not None:
+            rows.append({"site": site.name, "audit": LedgerHead.open(head, key).audit.hex()})
     return rows
 
 
-def _load(path: Path) -> dict[bytes, bytes]:
+def _load(path: Path) -> Memory:
     if not path.exists():
         return {}
     try:
-        rows = {bytes.fromhex(k): bytes.fromhex(v) for k, v in json.loads(path.read_bytes()).items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+        return read_memory(path.read_bytes())
+    except (OSError, ValueError):
         raise OperatorError(
             "heads-unreadable",
             what=f"{path} cannot be read",
             do="restore it from a backup, or remove it: hospitals tell each other's heads again",
         ) from None
-    return newer({}, rows)

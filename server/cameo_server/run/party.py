@@ -46,7 +46,8 @@ class Parties:
 
     nodes: Shamir index -> Flower node id. active: indices that are expected to answer the next stage. declined: those
     that said no to the run. clock, pause: monotonic seconds, and waiting some. head_file: where the heads of ledgers
-    that hospitals told are kept over runs; None: only in `heads`.
+    that hospitals told are kept over runs; None: only in `heads`. former: site name -> identities (hex) that a hospital
+    of that name had before.
     """
 
     plan: RunPlan
@@ -60,9 +61,10 @@ class Parties:
     traffic: Traffic = field(default_factory=Traffic)
     heads: Heads = field(init=False)
     head_file: Path | None = None
+    former: Mapping[str, Iterable[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.heads = Heads(self.plan, self.head_file)
+        self.heads = Heads(self.plan, self.head_file, self.former)
 
     @property
     def least(self) -> int:
@@ -127,15 +129,17 @@ class Parties:
         for node, packet in self.exchange.collect():
             yield by_node[node], packet
 
-    def take_heads(self, told: Mapping[int, bytes], passed_on: Mapping[int, bytes] | None = None) -> None:
+    def take_heads(self, told: Mapping[int, bytes], passed_on: Iterable[tuple[bytes, bytes]] = ()) -> None:
         """Keep the signed heads that hospitals just told of themselves, and those of others that they passed on.
+
+        told: by index. passed_on: (identity, head).
 
         A hospital whose audit log has lost what it once told is named in an event; it stays in the run.
         """
         cut = [index for index, head in told.items() if self.heads.cut(index, head)]
         for name in self.names(cut):
             self.store.event("audit-log-cut", site=name)
-        self.heads.take({**(passed_on or {}), **told})
+        self.heads.take(told, passed_on)
 
     def drop(self, index: int, stage: str, code: str, **detail: Any) -> None:
         """Take a party out of the active ones and say why; one that is out already changes nothing."""

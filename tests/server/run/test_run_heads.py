@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,10 @@ class Roster:
 PLAN: RunPlan = Roster()  # type: ignore[assignment]
 
 
-def head(site: int, entries: int) -> bytes:
-    return LedgerHead(dataset=bytes(32), entries=entries, last=bytes(32), told=1, audit=bytes(32)).seal(KEYS[site])
+def head(site: int, entries: int, dataset: int = 0, told: int = 1) -> bytes:
+    return LedgerHead(dataset=bytes([dataset]) * 32, entries=entries, last=bytes(32), told=told, audit=bytes(32)).seal(
+        KEYS[site]
+    )
 
 
 def test_the_newest_is_kept_over_runs(tmp_path: Path) -> None:
@@ -48,6 +51,58 @@ def test_two_runs_at_once_lose_nothing(tmp_path: Path) -> None:
     one.take({1: head(1, 6)})
     two.take({3: head(3, 1)})
     assert Heads(PLAN, path).all() == {1: head(1, 6), 2: head(2, 7), 3: head(3, 1)}
+
+
+def test_a_run_says_what_another_run_has_heard_meanwhile(tmp_path: Path) -> None:
+    """Otherwise hospitals that took part in the other one would refuse this one's heads as old."""
+    one, two = Heads(PLAN, tmp_path / "heads.json"), Heads(PLAN, tmp_path / "heads.json")
+    one.take({1: head(1, 5)})
+    two.take({1: head(1, 6)})
+    assert one.all() == {1: head(1, 6)}
+    assert one.rows() == ((KEYS[1].public_key().public_bytes_raw(), head(1, 6)),)
+
+
+def _many(path: Path, site: int) -> None:
+    heads = Heads(PLAN, path)
+    for entries in range(1, 30):
+        heads.take({site: head(site, 1, entries % 12, told=entries)})
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "heads.json"
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_many, args=(path, site)) for site in KEYS]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len(Heads(PLAN, path).rows()) == 3 * 12
+    assert Heads(PLAN, path).all() == {site: head(site, 1, 5, told=29) for site in KEYS}
+
+
+def test_a_data_set_that_a_hospital_left_for_another_one_is_remembered(tmp_path: Path) -> None:
+    heads = Heads(PLAN, tmp_path / "heads.json")
+    heads.take({1: head(1, 50, 1, told=7)})
+    heads.take({1: head(1, 2, 2, told=8)})
+    assert heads.all() == {1: head(1, 2, 2, told=8)}
+    heads.take({1: head(1, 3, 1, told=9)})
+    assert heads.all() == {1: head(1, 50, 1, told=7)}, "of the data set that it serves now, as far as it ever was"
+    assert len(Heads(PLAN, tmp_path / "heads.json").rows()) == 2
+
+
+def test_former_identities_are_said_along_and_only_theirs() -> None:
+    old, stranger = (Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in (8, 9))
+    keys = [key.public_key().public_bytes_raw() for key in (old, stranger)]
+    heads = Heads(PLAN, former={"h2": (keys[0].hex(),), "gone": (keys[1].hex(),)})
+    told = [
+        LedgerHead(dataset=bytes(32), entries=4, last=bytes(32), told=1, audit=bytes(32)).seal(k)
+        for k in (old, stranger)
+    ]
+    heads.take({}, zip(keys, told, strict=True))
+    assert heads.rows() == ((keys[0], told[0]),)
+    assert heads.former == {2: (keys[0],)}
+    assert heads.all() == {}
 
 
 def test_without_a_file_they_are_in_memory() -> None:
