@@ -25,7 +25,7 @@ from cameo_server.membership import add_site, init_coordinator, issue_federation
 from passed_audit import keep_passed_audit
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-ROUNDS = 6
+ROUNDS = 8
 OVERRIDES = ("data=heart", "data.population=180", f"training.rounds={ROUNDS}", "deadlines.regroup=5")
 
 
@@ -97,8 +97,8 @@ def test_a_browser_follows_a_run_from_start_to_end(context: Any, tmp_path: Path)
         eventually((nodes[0].root / "page.json").exists, children, "hospital-1")
         assert not (nodes[1].root / "page.json").exists(), "page_port = 0 is no page"
 
-        run = call_json(["cameo", "run", "--no-follow", *OVERRIDES, *place])["run"]
         tab, errors, foreign = watched(context, call_json(["cameo", "coordinator", "page", *place])["url"])
+        run = call_json(["cameo", "run", "--no-follow", *OVERRIDES, *place])["run"]
         _follow(tab, run)
         assert (errors, foreign) == ([], [])
 
@@ -113,7 +113,7 @@ def test_a_browser_follows_a_run_from_start_to_end(context: Any, tmp_path: Path)
 
 
 def _follow(tab: Any, run: str) -> None:
-    """Watch the run's own page, never reloading it, until it says that it has been published."""
+    """From the list, where the run comes up by itself, to its page; watch that until it says published."""
     base = tab.url.rsplit("/", 1)[0]
     tab.get_by_role("link", name=run).click()
     tab.wait_for_url(f"**/runs/{run}")
@@ -121,7 +121,8 @@ def _follow(tab: Any, run: str) -> None:
     chart, seen = tab.locator("[data-chart=norms]"), []
     until = time.monotonic() + 400
     while not tab.locator("#panel .tile strong", has_text="published").count():
-        assert time.monotonic() < until, tab.locator("#panel").inner_text()
+        assert time.monotonic() < until, "the run did not end in time"
+        assert not tab.locator("#panel .banner.bad").count(), tab.locator("#panel .banner.bad").inner_text()
         points = chart.get_attribute("data-points")
         if points is not None and points not in seen:
             seen.append(points)

@@ -11,7 +11,7 @@ import pytest
 
 from cameo_server.run.store import RunStore
 
-from .conftest import HOSTILE, Page, round_event
+from .conftest import HOSTILE, Page, make_run, round_event
 
 PATHS = ("/runs", "/runs/r1", "/sites", "/runs/none", "/login")
 
@@ -125,3 +125,14 @@ def test_no_page_is_wider_than_a_phone(tab: Any, page: Page) -> None:
     for path in PATHS:
         tab.goto(page.url + path)
         assert tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, path
+
+
+def test_a_run_that_stopped_before_its_first_round_is_shown(tab: Any, page: Page, plan_bytes: bytes) -> None:
+    store = make_run(page.home, plan_bytes, "r2", rounds=0)
+    store.event("stopped", code="cohort-incomplete", what="too few", do="call them")
+    tab.goto(page.url + "/runs/r2")
+    tab.get_by_text("cohort-incomplete").first.wait_for()
+    tab.locator("[data-chart=norms][data-points='0']").wait_for()
+    tab.wait_for_timeout(1200)
+    assert tab.evaluate("1 + 1") == 2
+    assert tab.seen.errors == []
