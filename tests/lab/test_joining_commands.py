@@ -123,6 +123,31 @@ def test_other_options_than_before_are_refused(setting: Setting, shell: Shell, m
         assert (code, "already-initialised" in err) == (2, True)
 
 
+@pytest.mark.parametrize("way", ["file", "standard input"])
+def test_the_token_need_not_be_on_the_command_line(
+    others: Setting, shell: Shell, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    approve_when_asked(others, monkeypatch)
+    token, file = others.invite("hospital-a"), others.folder / "token"
+    file.write_text(token + "\n")
+    words, answer = (("--token-file", str(file)), "y\n") if way == "file" else (("--token", "-"), f"{token}\ny\n")
+    code, _, err = shell("join", others.address, *words, *SOURCE, answer=answer)
+    assert code == 0, err
+    assert token not in err
+
+
+def test_a_token_is_given_in_one_way(setting: Setting, shell: Shell) -> None:
+    empty = setting.folder / "token"
+    empty.write_bytes(b"\xff")
+    for words, code in (
+        ((), "option-invalid"), (("--token", "x", "--token-file", str(empty)), "option-invalid"),
+        (("--token-file", str(empty)), "token-malformed"), (("--token-file", str(empty) + "x"), "disk-read"),
+        (("--token", "-"), "token-malformed"),
+    ):  # fmt: skip
+        assert code in shell("join", setting.address, *words, *SOURCE)[2]
+    assert not shell.home.root.exists() or not list(shell.home.root.iterdir())
+
+
 def test_what_is_no_token_or_address_makes_no_keys(setting: Setting, shell: Shell) -> None:
     assert "token-malformed" in join(shell, setting, "abc", *SOURCE)[2]
     assert "option-invalid" in shell("join", "nowhere", "--token", "0" * 48 + "." + "0" * 64, *SOURCE)[2]

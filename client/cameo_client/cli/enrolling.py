@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,13 +28,12 @@ from cameo_client.cli.options import (
 from cameo_protocol.console import confirm, emit, say
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cameo_client.home import NodeHome
     from cameo_protocol.federation import Federation
 
 # How often a hospital that waits for approval asks, in seconds.
 ASK_S = 2.0
+MAX_TOKEN_BYTES = 1024
 
 
 def register(app: typer.Typer) -> None:
@@ -43,8 +44,13 @@ def register(app: typer.Typer) -> None:
 
 def join(
     address: Annotated[str, typer.Argument(metavar="HOST:PORT", hidden=True)],
-    token: Annotated[str, typer.Option("--token", metavar="T", help="From the invitation; good once.")],
+    token: Annotated[
+        str | None, typer.Option("--token", metavar="T", help="From the invitation; good once. -: from standard input.")
+    ] = None,
     *,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="File that holds the token instead.")
+    ] = None,
     name: SiteName = None,
     source: Source = None,
     data: Data = None,
@@ -63,6 +69,9 @@ def join(
     shows the other hospitals' fingerprints to compare; writes federation.json, policy.yaml, a systemd unit and a
     compose file. It may be interrupted at any moment: the same command goes on.
 
+    Other users of the machine can read a command line: where there are any, give the token with --token-file FILE or,
+    on standard input, with --token -.
+
     \b
     Example:
       cameo-node join coordinator.example.org:9094 --token T --name hospital-a \\
@@ -71,7 +80,7 @@ def join(
     from cameo_client.enrolment import Token, enter, parse_address
 
     parse_address(address)  # before keys are made
-    ticket = Token.parse(token)
+    ticket = Token.parse(_token(token, token_file))
     place = _set_up(home, name, (source, data, mapping, password_file, password_env), pseudonym_key_file, page_port)
     raw = enter(place, address, ticket, lambda: datetime.now(UTC), pause_a_little, say)
     federation = reviewed(place, raw, yes=yes, quiet=as_json and yes).federation
@@ -98,6 +107,20 @@ def _joined(value: dict[str, Any]) -> str:
         f"To keep it running: sudo systemctl enable --now {unit}  (or docker compose -f {compose} up -d)\n"
         "Next: cameo-node doctor, then cameo-node start"
     )
+
+
+def _token(token: str | None, file: Path | None) -> str:
+    """The token's text: as given, from standard input, or from a file; exactly one of them."""
+    from cameo_client.home import read_file
+    from cameo_protocol.errors import OperatorError
+
+    if (token is None) == (file is None):
+        raise OperatorError(
+            "option-invalid", what="join takes one of --token and --token-file", do="see: cameo-node join --help"
+        )
+    if file is not None:
+        return read_file(file, at_most=MAX_TOKEN_BYTES).decode("utf-8", "replace")
+    return sys.stdin.readline(MAX_TOKEN_BYTES) if token == "-" else token or ""  # noqa: S105 - a dash is no secret
 
 
 def pause_a_little() -> None:
