@@ -8,12 +8,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from small_federation import SmallFederation, check_sums, events, identity, made_up_vectors, public, small_plan
+from small_federation import (
+    COORDINATOR,
+    SmallFederation,
+    check_sums,
+    events,
+    identity,
+    made_up_vectors,
+    permissive,
+    public,
+    small_plan,
+)
 
+from cameo_protocol.envelope import fingerprint
 from cameo_protocol.heads import LedgerHead, dataset_hash
 from cameo_protocol.packet import Packet
 from cameo_protocol.plan import RunPlan
-from cameo_protocol.stages import ADMIT, UPLOAD
+from cameo_protocol.stages import ADMIT, UPLOAD, Admission, Invitation
 
 Make = Callable[[], SmallFederation]
 CODE = "ledger-rolled-back"
@@ -160,6 +171,27 @@ def test_a_ledger_of_another_data_set_owes_nothing_to_this_one(federation: Small
     )
     others = {i: head for i in (1, 3, 4) for _, head in gate.peers.of({public(identity(i))})}
     gate.check_echo(federation.plan, 2, {**others, 2: old})
+
+
+def test_a_coordinator_that_the_officer_has_not_approved_hears_nothing_of_ledgers(federation: SmallFederation) -> None:
+    federation.drive("r1")
+    gate = federation.hospitals[2].handler._gate
+    asked = Invitation(run="r2", plan=federation.plan.canonical()).seal(COORDINATOR)
+
+    def answer() -> Admission:
+        return Admission.open(gate.consider(asked)[2], public(identity(2)))
+
+    approved = permissive(federation.plan)
+    gate.policy = lambda: approved.model_copy(update={"coordinator": fingerprint(bytes(32))})
+    told = answer()
+    assert (told.answer, told.head, told.peers) == ("declined-policy", b"", ())
+    gate.policy = lambda: approved.model_copy(
+        update={"caps": approved.caps.model_copy(update={"epsilon_per_year": 0.01})}
+    )
+    told = answer()
+    assert told.answer != "accept"
+    assert told.head, "any other decline says how far the ledger is"
+    assert len(told.peers) == 3
 
 
 def _releases(federation: SmallFederation) -> tuple[object, ...]:

@@ -93,6 +93,16 @@ def test_sites_get_indices_in_order_and_never_twice(home: CoordinatorHome) -> No
     assert [(s.name, s.index) for s in m.roster(home)] == [("hospital-0", 1), ("hospital-1", 2), ("hospital-2", 4)]
 
 
+def test_former_keys_are_found_by_the_name_that_stays(home: CoordinatorHome) -> None:
+    assert m.former_identities(home) == {}
+    keys = []
+    for _ in range(2):
+        keys.append(m.add_site(home, card("hospital-2"), NOW).identity)
+        m.remove_site(home, "hospital-2", NOW)
+    m.add_site(home, card("hospital-2"), NOW)
+    assert m.former_identities(home) == {"hospital-2": tuple(keys)}
+
+
 def test_a_taken_name_or_key_is_refused(home: CoordinatorHome) -> None:
     identity, node = Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP384R1())
     m.add_site(home, card("a", identity, node), NOW)

@@ -25,6 +25,7 @@ from cameo_protocol.privacy.releases import plan_releases, round_releases
 from cameo_protocol.stages import ROLLED_BACK, Admission, Answer, EpochCall, Invitation, RoundCall, open_finish
 
 FLOAT32 = 4
+NOT_APPROVED = "coordinator-not-approved"  # as `check_coordinator` says it
 
 
 class PolicyRefusal(Exception):
@@ -177,12 +178,13 @@ class Gatekeeper:
             answer, code = "declined-local", error.code
             self.report(error.code, error.what)
         self.witness.admission(invitation.run, answer, code)
+        stranger = NOT_APPROVED in code.split()  # it learns nothing of this ledger, nor of the others'
         admission = Admission(
             run=invitation.run,
             plan_id=bytes.fromhex(plan.plan_id()),
             answer=answer,
-            head=self.head(),
-            peers=self.peers.of(_known_to(invitation, plan) - {self._public()}),
+            head=b"" if stranger else self.head(),
+            peers=() if stranger else self.peers.of(_known_to(invitation, plan) - {self._public()}),
         )
         return invitation.run, admitted, admission.seal(self.identity)
 
