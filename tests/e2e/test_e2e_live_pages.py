@@ -24,7 +24,8 @@ from cameo_server.launch import make_plan
 from cameo_server.membership import add_site, init_coordinator, issue_federation
 from passed_audit import keep_passed_audit
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+# By a thread: the exception of a signal would be raised inside Playwright's own loop, and nothing would end.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600, method="thread")]
 ROUNDS = 8
 OVERRIDES = ("data=heart", "data.population=180", f"training.rounds={ROUNDS}", "deadlines.regroup=5")
 
