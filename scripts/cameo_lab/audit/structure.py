@@ -134,9 +134,14 @@ def _sizes(subject: Subject, steps: int) -> npt.NDArray[np.int64]:
     silent = subject.silent()
     parameters = silent.initial()
     one = signed(silent.contribute("train", parameters, _clones(subject, 1)))
-    hospital = silent.open(silent.plan, silent.sampled(_clones(subject, CLONES)), silent.noise)
-    sums = np.stack([signed(hospital("train", parameters)) for _ in range(steps)])
-    return np.rint(sums @ one / (one @ one)).astype(np.int64)
+    patients = silent.sampled(_clones(subject, CLONES))
+    hospital = silent.open(silent.plan, patients, silent.noise)
+    sums = []
+    for _ in range(steps):
+        if subject.sampling.q < 1:  # within a run nobody comes back who was left out once: each step is a run of one
+            hospital = silent.open(silent.plan, patients, silent.noise)
+        sums.append(signed(hospital("train", parameters)))
+    return np.rint(np.stack(sums) @ one / (one @ one)).astype(np.int64)
 
 
 def _clones(subject: Subject, size: int) -> Patients:
