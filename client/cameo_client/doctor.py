@@ -198,12 +198,10 @@ def _telemetry(_at: Examination) -> str:
 
 
 def _source(at: Examination) -> str:
-    kind, place = at.config.data.kind, at.source.source.path
+    from cameo_client.source import present
+
+    kind, place = at.config.data.kind, present(at.config.data).source.path
     if isinstance(place, Path):
-        if not place.exists():
-            raise OperatorError(
-                "source-missing", what=f"{place} is not there", do="correct [data] in node.toml", exit=ExitCode.DATA
-            )
         return f"{kind}, {place}"
     return f"{kind}, a database"
 

@@ -67,11 +67,34 @@ def init_node(
     created = _utc(now)
     config = checked(NodeConfig, site=site, created=created, data=data, page_port=page_port)
     card = make_keys(home, config.site, created, pseudonym_key)
-    source = {key: value for key, value in data.model_dump().items() if value is not None}
+    _write_config(home, config)
+    return card
+
+
+def amend_node(home: NodeHome, *, site: str, data: DataConfig) -> None:
+    """Another name or data source in node.toml, with the keys that are there.
+
+    Only while nothing rests on the old ones: after a federation was accepted or a ledger was opened, and for the name
+    also after a certificate came, it is an `OperatorError` "already-initialised".
+    """
+    config = load_config(home)
+    if home.federation.exists() or home.ledger.exists() or (site != config.site and home.operator_cert.exists()):
+        raise OperatorError(
+            "already-initialised",
+            what=f"{home.config} names another hospital or data source than these options",
+            do="leave the options out to go on with it, correct the file, or name another folder with --home",
+        )
+    changed = checked(NodeConfig, **(config.model_dump() | {"site": site, "data": data}))
+    if site != config.site:
+        home.card.unlink(missing_ok=True)  # it names the hospital; the next one is of the same keys
+    _write_config(home, changed)
+
+
+def _write_config(home: NodeHome, config: NodeConfig) -> None:
+    source = {key: value for key, value in config.data.model_dump().items() if value is not None}
     named: dict[str, str | int] = {"version": config.version, "site": config.site, "created": config.created}
     head = toml(named | {"page_port": config.page_port})
     write_file(home.config, f"{head}\n[data]\n{toml(source)}".encode(), PUBLIC)
-    return card
 
 
 def renew_keys(home: NodeHome, now: datetime) -> SiteCard:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cameo_client.data.catalogue import load_catalogue, load_labels, load_source
 from cameo_client.data.source import Database, FhirSource, OmopSource, SourceConfig
 from cameo_client.home import DataConfig, NodeHome, load_config, load_pseudonym_key
-from cameo_protocol.errors import OperatorError
+from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.facts import Catalogue, LabelDefinition
 
 if TYPE_CHECKING:
@@ -46,6 +46,20 @@ def configured(config: DataConfig) -> Configured:
     source.mapping.check(catalogue)
     labels = tuple(label for label in load_labels(catalogue) if label.outcome in source.mapping.outcomes)
     return Configured(source, catalogue, labels)
+
+
+def present(config: DataConfig) -> Configured:
+    """As `configured`, and the file or folder of the source is there; a database is not called."""
+    found = configured(config)
+    place = found.source.path
+    if isinstance(place, Path) and not place.exists():
+        raise OperatorError(
+            "source-missing",
+            what=f"{place} is not there",
+            do="correct the path: --data, or [data] in node.toml",
+            exit=ExitCode.DATA,
+        )
+    return found
 
 
 def _place(config: DataConfig) -> Path | Database:

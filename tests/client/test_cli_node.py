@@ -67,6 +67,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 def init(shell: Shell) -> dict[str, Any]:
+    (shell.home.root.parent / "x.csv").touch()
     return shell.json("init", "--name", "hospital-1", "--source", "table", "--data", "x.csv", "--mapping", "heart")
 
 
@@ -128,10 +129,16 @@ def test_a_relative_path_is_kept_absolute_and_a_mapping_name_as_it_is(shell: She
     assert 'mapping = "heart"' in text
 
 
+def test_init_of_data_that_are_not_there_makes_no_keys(shell: Shell) -> None:
+    code, _, err = shell("init", "--name", "h", "--source", "table", "--data", "gone.csv", "--mapping", "heart")
+    assert (code, "source-missing" in err, str(Path("gone.csv").absolute()) in err) == (6, True, True)
+    assert not shell.home.root.exists()
+
+
 def test_init_takes_an_earlier_pseudonym_key(shell: Shell, tmp_path: Path) -> None:
     init(shell)
     other = tmp_path / "other"
-    words = ("init", "--name", "h", "--source", "table", "--data", "x", "--mapping", "heart")
+    words = ("init", "--name", "h", "--source", "table", "--data", "x.csv", "--mapping", "heart")
     words = (*words, "--home", str(other))
     assert shell(*words, "--pseudonym-key-file", str(shell.home.pseudonym_key))[0] == 0
     assert NodeHome(other).pseudonym_key.read_bytes() == shell.home.pseudonym_key.read_bytes()

@@ -60,6 +60,7 @@ class Shell:
 
     def join(self, index: int) -> dict[str, Any]:
         words = ["--name", f"hospital-{index}", "--source", "table", "--data", "x.csv", "--mapping", "heart"]
+        Path("x.csv").touch()
         made = self.json("cameo-node", "init", *words, "--home", self.node(index))
         added = self.json("cameo", "site", "add", made["public_card"])
         assert added["fingerprint"] == made["fingerprint"]
@@ -220,7 +221,9 @@ def test_generated_data_becomes_facts_consents_and_tags(shell: Shell) -> None:
 )
 def test_bad_input_of_a_hospital_is_an_error_with_a_next_step(shell: Shell, words: tuple[str, ...]) -> None:
     made = ["--name", "h", "--source", "table", "--mapping", "heart", "--data", "missing.data"]
+    Path("missing.data").touch()
     assert shell("cameo-node", "init", *made, "--home", shell.node(1))[0] == 0
+    Path("missing.data").unlink()
     code, out, err = shell("cameo-node", *words, "--home", shell.node(1))
     assert code in (2, 4, 6)
     assert out == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -12,6 +13,7 @@ from joining_kit import Setting, Shell, setting, shell
 
 from cameo_client import enrolment as node
 from cameo_client.cli import enrolling
+from cameo_client.home import load_config
 from cameo_client.ledger import Caps
 from cameo_client.node.service import open_ledger
 from cameo_client.node.upkeep import Upkeep
@@ -37,6 +39,15 @@ def approve_when_asked(setting: Setting, monkeypatch: pytest.MonkeyPatch, *, int
         setting.approve("hospital-a")
 
     monkeypatch.setattr(enrolling, "pause_a_little", wait)
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file of `SOURCE`, beside nothing else."""
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    (folder / "x.csv").touch()
+    monkeypatch.chdir(folder)
 
 
 @pytest.fixture
@@ -104,22 +115,36 @@ def test_a_changed_unit_file_is_not_written_over(
         (("--name", "hospital-a"), "option-missing"),
         ((*SOURCE[:2], "--source", "table", "--data", "x.csv"), "source-unmapped"),
         (("--name", "no such name", *SOURCE[2:]), "option-invalid"),
+        ((*SOURCE[:4], "--data", "gone.csv", *SOURCE[6:]), "source-missing"),
     ],
 )
 def test_options_that_do_not_do_leave_nothing_behind(
     setting: Setting, shell: Shell, words: tuple[str, ...], code: str
 ) -> None:
     status, _, err = join(shell, setting, setting.invite("hospital-a"), *words)
-    assert (status, code in err) == (2, True)
+    assert (status, code in err) == (6 if code == "source-missing" else 2, True)
     assert not shell.home.root.exists()
 
 
-def test_other_options_than_before_are_refused(setting: Setting, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    approve_when_asked(setting, monkeypatch, interrupt=True)
-    token = setting.invite("hospital-a")
-    join(shell, setting, token, *SOURCE)
-    for words in (("--name", "hospital-z"), (*SOURCE[:4], "--data", "y.csv", *SOURCE[6:])):
-        code, _, err = join(shell, setting, token, *words)
+def test_other_options_are_taken_until_the_federation_is_accepted(
+    others: Setting, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approve_when_asked(others, monkeypatch, interrupt=True)
+    token = others.invite("hospital-a")
+    (Path.cwd() / "y.csv").touch()
+    other = (*SOURCE[:4], "--data", "y.csv", *SOURCE[6:])
+    wrong = "0" * 48 + token[48:]
+    assert "token-refused" in join(shell, others, wrong, "--name", "hospital-z", *SOURCE[2:])[2]
+    keys = shell.home.identity_key.read_bytes()
+    assert "source-missing" in join(shell, others, token, *SOURCE[:4], "--data", "gone.csv", *SOURCE[6:])[2]
+    assert load_config(shell.home).site == "hospital-z", "what is not there replaces nothing"
+    code, _, err = join(shell, others, token, *SOURCE)
+    assert (code, "now names hospital hospital-a" in err) == (130, True)
+    assert join(shell, others, token, *other, "--yes")[0] == 0
+    assert load_config(shell.home).data.path == str(Path("y.csv").absolute())
+    assert shell.home.identity_key.read_bytes() == keys
+    for words in (("--name", "hospital-z"), SOURCE):
+        code, _, err = join(shell, others, token, *words)
         assert (code, "already-initialised" in err) == (2, True)
 
 

@@ -135,23 +135,21 @@ def _set_up(
     pseudonym_key_file: Path | None,
     page_port: int | None,
 ) -> NodeHome:
-    """Keys and node.toml, from the options or as they are; options that say something else are refused."""
+    """Keys and node.toml, from the options or as they are; options that say something else replace them in time."""
     from cameo_client.home import DEFAULT_PAGE_PORT, NodeHome, default_root, load_config, load_pseudonym_key
-    from cameo_client.membership import init_node, renew_keys
-    from cameo_client.source import configured
+    from cameo_client.membership import amend_node, init_node, renew_keys
+    from cameo_client.source import present
     from cameo_protocol.errors import OperatorError
 
     place, now = NodeHome((home or default_root()).absolute()), datetime.now(UTC)
     if place.config.exists():
         config = load_config(place)
-        given = data_config(*options) if any(options) else None
-        kept = config.data.model_dump(exclude={"name"})
-        if name not in (None, config.site) or (given and given.model_dump(exclude={"name"}) != kept):
-            raise OperatorError(
-                "already-initialised",
-                what=f"{place.config} names another hospital or data source than these options",
-                do="leave the options out to go on with it, correct the file, or name another folder with --home",
-            )
+        given = data_config(*options) if any(options) else config.data
+        given, site = given.model_copy(update={"name": config.data.name}), name or config.site
+        if (site, given) != (config.site, config.data):
+            present(given)
+            amend_node(place, site=site, data=given)
+            say(f"{place.config} now names hospital {site} and the data of these options; the keys are the same")
         renew_keys(place, now)
         return place
     asked = {"--name": name, "--source": options[0], "--data": options[1]}
@@ -164,7 +162,7 @@ def _set_up(
         )
     key = load_pseudonym_key(pseudonym_key_file) if pseudonym_key_file else None
     data = data_config(*options)
-    configured(data)
+    present(data)  # before keys are made
     port = DEFAULT_PAGE_PORT if page_port is None else page_port
     init_node(place, site=name or "", data=data, now=now, pseudonym_key=key, page_port=port)
     return place

@@ -59,14 +59,14 @@ def init(
     """
     from cameo_client.home import DEFAULT_PAGE_PORT, NodeHome, default_root, load_pseudonym_key
     from cameo_client.membership import init_node
-    from cameo_client.source import configured
+    from cameo_client.source import present
 
     place = NodeHome((home or default_root()).absolute())
     key = load_pseudonym_key(pseudonym_key_file) if pseudonym_key_file else None
     port = DEFAULT_PAGE_PORT if page_port is None else page_port
     config = data_config(source, data, mapping, password_file, password_env)
     if not place.config.exists():
-        configured(config)
+        present(config)  # before keys are made
     card = init_node(place, site=name or "", data=config, now=datetime.now(UTC), pseudonym_key=key, page_port=port)
     value = {"site": card.name, "fingerprint": card.fingerprint(), "public_card": str(place.card)}
     told = (
