@@ -281,7 +281,7 @@ def _require_approved(outcome: Outcome) -> None:
             raise OperatorError(
                 "pack-not-approved",
                 what=f"nobody has approved this content of the pack {item.pack_id} {item.pack_version}",
-                do=f"have a second person run: cameo-node tags approve --pack {item.pack_id}.yaml --as NAME",
+                do="have a second person run: cameo-node tags approve-pack --as NAME",
                 exit=ExitCode.POLICY,
             )
 

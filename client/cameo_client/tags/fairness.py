@@ -38,7 +38,8 @@ def alerts(outcome: Outcome) -> tuple[Alert, ...]:
     """Compare the rate of stored tags in each group with the overall rate.
 
     An alert needs a ratio beyond the policy's, a difference of more than three standard errors, and at least 11
-    patients in the group, so that neither chance nor a single patient raises one.
+    patients in the group. No group is named when 1 to 10 patients in it have the tag, or 1 to 10 of all others: a
+    sentence about so few is one about each of them.
     """
     policy = outcome.world.given.policy.fairness
     found: list[Alert] = []
@@ -49,6 +50,8 @@ def alerts(outcome: Outcome) -> tuple[Alert, ...]:
         for item in outcome.world.rules:
             stored = outcome.state(item.key, "stored")
             overall, rate = float(stored.mean()), float(stored[members].mean())
+            if few(stored, members):
+                continue
             error = math.sqrt(overall * (1 - overall) * (1 / size - 1 / total))
             if overall == 0 or abs(rate - overall) <= STANDARD_ERRORS * error:
                 continue
@@ -57,6 +60,12 @@ def alerts(outcome: Outcome) -> tuple[Alert, ...]:
                 direction = "more rarely" if ratio < 1 else "more often"
                 found.append(Alert(item.rule.tag.name, column, group, direction, round(ratio, 1)))
     return tuple(found)
+
+
+def few(stored: Mask, members: Mask) -> bool:
+    """Whether 1 to 10 patients have the tag in the group, or 1 to 10 outside it."""
+    cells = (int((stored & members).sum()), int((stored & ~members).sum()))
+    return any(0 < count < LEAST_GROUP for count in cells)
 
 
 def groups(outcome: Outcome) -> Iterator[tuple[str, str, Mask]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cameo_client.tags.apply import Outcome
-from cameo_client.tags.fairness import LEAST_GROUP, groups
+from cameo_client.tags.fairness import LEAST_GROUP, few, groups
 from cameo_client.tags.world import Mask
 
 OVERLAP = 0.5
@@ -64,7 +64,7 @@ def disparity(outcome: Outcome) -> list[dict[str, Any]]:
     for item in outcome.world.rules:
         kept = _kept(outcome, item.key)
         for fact, parts in by_fact.items():
-            rates = {group: float(kept[rows].mean()) for group, rows in parts}
+            rates = {group: float(kept[rows].mean()) for group, rows in parts if not few(kept, rows)}
             if len(rates) > 1 and max(rates.values()) > 0:
                 found.append(_extremes(item.rule.tag.name, fact, rates))
     return found

@@ -94,6 +94,7 @@ def test_nothing_is_applied_before_a_pack_is_approved(store: TagStore, pack: Pat
     with pytest.raises(OperatorError, match="pack-not-approved") as caught:
         desk.apply_packs([pack], ward, store)
     assert caught.value.exit_code == ExitCode.POLICY
+    assert "cameo-node tags approve-pack --as NAME" in str(caught.value.do)
     dry = desk.dry_run([pack], ward, store)
     assert cells(dry)["bp-reading-high"] == (1, {}, {}), "whoever is to approve it sees what it would do"
     assert dry["not_approved"] == ["heart"]

@@ -37,8 +37,16 @@ def test_fewer_than_eleven_raise_none(kit: Any) -> None:
     assert [one.group for one in alerts(kit.run([kit.rule()], enough))] == ["female"]
 
 
+def test_a_group_with_the_tag_of_fewer_than_eleven_is_not_named(kit: Any) -> None:
+    for tagged in (1, 10):
+        few = rows({"female": tagged / 40}, 40) + rows({"male": 0.0}, 300)
+        assert alerts(kit.run([kit.rule()], few)) == (), "who has the tag would be known to be a woman"
+    enough = rows({"female": 12 / 40}, 40) + rows({"male": 0.0}, 300)
+    assert {one.group for one in alerts(kit.run([kit.rule()], enough))} == {"female", "male"}
+
+
 def test_age_bands_and_blocked_tags(kit: Any) -> None:
-    old = rows({"female": 0.9}, 60, age=70.0) + rows({"female": 0.1}, 60, age=30.0)
+    old = rows({"female": 0.9}, 120, age=70.0) + rows({"female": 0.1}, 120, age=30.0)
     found = alerts(kit.run([kit.rule()], old))
     assert {(one.column, one.group) for one in found} == {("age", "65-79"), ("age", "18-39")}
     assert alerts(kit.run([kit.rule(purpose="health_education")], old)) == ()
