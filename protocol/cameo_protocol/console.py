@@ -51,17 +51,15 @@ def say(text: str) -> None:
     sys.stderr.write(printable(text) + "\n")
 
 
-def confirm(question: str) -> None:
-    """Ask for a yes on the terminal; anything else, also no terminal, is an `OperatorError`."""
+def confirm(question: str, do: str = "run the command again and answer y, or pass --yes") -> None:
+    """Ask for a yes on the terminal; anything else, also no terminal, is an `OperatorError` whose next step is `do`."""
     sys.stderr.write(printable(question) + " [y/N] ")
     sys.stderr.flush()
     answer = sys.stdin.readline()
     if not sys.stdin.isatty():  # nobody pressed return for us
         say("")
     if answer.strip().lower() not in ("y", "yes"):
-        raise OperatorError(
-            "not-confirmed", what="nothing was changed", do="run the command again and answer y, or pass --yes"
-        )
+        raise OperatorError("not-confirmed", what="nothing was changed", do=do)
 
 
 def serve(work: Callable[[threading.Event], None]) -> None:

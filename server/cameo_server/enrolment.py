@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cameo_protocol.envelope import fingerprint as fingerprint_of
 from cameo_protocol.errors import ExitCode, OperatorError
-from cameo_protocol.federation import SiteCard, faults, read_card, read_federation
+from cameo_protocol.federation import SiteCard, read_card, read_federation
 from cameo_protocol.operator_api.refusal import PROOF_SECONDS, collect_text, request_text
 from cameo_protocol.plan import Name, Site
 from cameo_server import pki
@@ -68,8 +68,12 @@ def check_name(name: str) -> str:
     """A name as plans and certificates take it, returned unchanged."""
     try:
         return str(TypeAdapter(Name).validate_python(name))
-    except ValidationError as error:
-        raise OperatorError("option-invalid", what=f"NAME: {faults(error)}", do="use a-z 0-9 . _ -") from None
+    except ValidationError:
+        raise OperatorError(
+            "option-invalid",
+            what="NAME is no name: it has letters a-z, digits, . _ -, begins with a letter or digit, 64 at most",
+            do="choose another name, such as hospital-a",
+        ) from None
 
 
 def invite(
@@ -157,7 +161,10 @@ def approve(home: CoordinatorHome, name: str, fingerprint: str, now: datetime) -
 
 def revoke(home: CoordinatorHome, name: str, now: datetime) -> SiteState:
     """Take a hospital out: a member loses its place and certificates, a waiting or invited one its token."""
-    found = [site for site in site_states(home, now) if site.name == name and site.state != "revoked"]
+    called = [site for site in site_states(home, now) if site.name == name]
+    found = [site for site in called if site.state != "revoked"]
+    if called and not found:
+        raise OperatorError("site-revoked", what=f"hospital {name} is revoked already", do="cameo site list")
     if not found:
         raise OperatorError("site-unknown", what=f"no hospital is called {name}", do="cameo site list")
     with open_roster(home) as db:

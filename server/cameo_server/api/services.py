@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import grpc
 
 from cameo_protocol.envelope import fingerprint
-from cameo_protocol.errors import OperatorError
+from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.operator_api import operator_pb2 as pb
 from cameo_protocol.operator_api.operator_pb2_grpc import EnrollmentServicer, OperatorServicer
 from cameo_protocol.plan import parse_plan
@@ -23,6 +23,7 @@ from cameo_server.audit import note
 from cameo_server.home import CoordinatorHome, load_config
 from cameo_server.launch import follow, start_run, stop_run
 from cameo_server.membership import list_sites, load_certificate, plan_key, public_key, roster
+from cameo_server.resuming import ENDED
 from cameo_server.run.summary import RunSummary, list_runs, open_store, read_card, summarise
 
 MAX_WATCHERS = 32
@@ -99,7 +100,8 @@ class OperatorService(OperatorServicer):
         """See operator.proto."""
         contacts = self._at.contacts()
         states = enrolment.site_states(self._at.home, self._at.now())
-        return pb.ListSitesReply(sites=[_site(s, contacts.get(s.name, False)) for s in states])
+        # A name may be listed twice: a revoked hospital that came back under a new number.
+        return pb.ListSitesReply(sites=[_site(s, s.state == "member" and contacts.get(s.name, False)) for s in states])
 
     def ApproveSite(self, request: pb.ApproveSiteRequest, context: grpc.ServicerContext) -> pb.Site:
         """See operator.proto."""
@@ -169,8 +171,17 @@ class OperatorService(OperatorServicer):
             )
         try:
             gone = lambda: not context.is_active() or self._at.stop.is_set()  # noqa: E731
+            last = ""
             for event in follow(self._at.home, request.run, gone=gone):
+                last = event["event"]
                 yield pb.RunEvent(event=json.dumps(event).encode())
+            if self._at.stop.is_set() and last not in ENDED:  # a stream that just ends would read as the run's end
+                raise OperatorError(
+                    "coordinator-stopping",
+                    what=f"the coordinator is being stopped; run {request.run} goes on when it is started again",
+                    do=f"cameo coordinator start, then: cameo watch {request.run}",
+                    exit=ExitCode.PEER,
+                )
         finally:
             self._watchers.release()
 

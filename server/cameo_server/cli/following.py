@@ -15,6 +15,8 @@ from cameo_server.cli.options import AsJson, Home, Profile
 Run = Annotated[str, typer.Argument(metavar="RUN", hidden=True)]
 # A coordinator that was killed is back within this time when a service manager restarts it.
 PATIENCE_S, PAUSE_S = 60.0, 1.0
+# How a coordinator that is being stopped, or is not there, answers.
+_AWAY = ("coordinator-unreachable", "coordinator-stopping", "coordinator-not-started")
 
 
 def register(app: typer.Typer) -> None:
@@ -85,27 +87,39 @@ def stop(run: Run, home: Home = None, profile: Profile = None, as_json: AsJson =
 
 
 def events(home: Path | None, profile: Path | None, run: str) -> Iterator[dict[str, Any]]:
-    """The events of a run to its end; a coordinator that is restarted meanwhile is waited for."""
+    """The events of a run to its end; a coordinator that is restarted meanwhile is waited for.
+
+    A stream that ends before the run has is no end. `OperatorError` "coordinator-stopped" (exit 7) when no coordinator
+    tells more for `PATIENCE_S`.
+    """
     import time
 
     from cameo_protocol.errors import OperatorError
     from cameo_protocol.operator_api import operator_pb2 as pb
     from cameo_server.api.client import connected
 
-    seen, since = 0, time.monotonic()
+    seen, last = 0, ""
+    lost: float | None = None  # since when nothing is told
     while True:
         try:
             with connected(home, profile) as client:
                 for place, item in enumerate(client.stream("WatchRun", pb.WatchRunRequest(run=run))):
-                    since = time.monotonic()
+                    lost = None
                     if place >= seen:
-                        seen = place + 1
-                        yield json.loads(item.event)
-            return
+                        event = json.loads(item.event)
+                        seen, last = place + 1, event["event"]
+                        yield event
+            if _over(last):
+                return
         except OperatorError as error:
-            if error.code != "coordinator-unreachable" or time.monotonic() - since > PATIENCE_S or seen == 0:
+            if error.code not in _AWAY or (error.code == "coordinator-unreachable" and seen == 0 and lost is None):
                 raise
-            time.sleep(PAUSE_S)
+        if lost is None:
+            lost = time.monotonic()
+            say(f"the coordinator has stopped; waiting {PATIENCE_S:.0f} s for it to come back")
+        if time.monotonic() - lost > PATIENCE_S:
+            raise _coordinator_stopped(run)
+        time.sleep(PAUSE_S)
 
 
 def watched(home: Path | None, profile: Path | None, run: str) -> dict[str, Any]:
@@ -115,17 +129,39 @@ def watched(home: Path | None, profile: Path | None, run: str) -> dict[str, Any]
 
     figures: dict[str, Any] = {}
     stopped: OperatorError | None = None
+    last = ""
     for event in events(home, profile, run):
         say(line(event))
-        if event["event"] == "evaluated":
+        last = event["event"]
+        if last == "evaluated":
             figures = event["figures"]
-        if event["event"] == "resumed":
+        if last == "resumed":
             stopped = None
-        if event["event"] == "stopped":
+        if last == "stopped":
             stopped = OperatorError(event["code"], what=event["what"], do=event["do"], exit=ExitCode.PEER)
     if stopped is not None:
         raise stopped
+    if not _over(last):
+        raise _coordinator_stopped(run)
     return figures
+
+
+def _over(last: str) -> bool:
+    """Whether a run may end with this event: a stopped one may be without anybody to tell the hospitals."""
+    from cameo_server.resuming import ENDED
+
+    return last in ENDED or last == "stopped"
+
+
+def _coordinator_stopped(run: str) -> Exception:
+    from cameo_protocol.errors import ExitCode, OperatorError
+
+    return OperatorError(
+        "coordinator-stopped",
+        what=f"the coordinator stopped before run {run} ended; the run goes on when it is started again",
+        do=f"cameo coordinator start, then: cameo watch {run}",
+        exit=ExitCode.PEER,
+    )
 
 
 def _row(run: Any) -> dict[str, Any]:

@@ -112,7 +112,11 @@ def approve(
         if not waiting:
             raise OperatorError("site-not-waiting", what=f"no hospital {name} waits for approval", do="cameo site list")
         if fingerprint is None:
-            confirm(f"{name} waits with fingerprint\n  {waiting[0].fingerprint}\nDid the hospital read out the same?")
+            confirm(
+                f"{name} waits with fingerprint\n  {waiting[0].fingerprint}\nDid the hospital read out the same?",
+                do="answer y on a terminal, or give what the hospital read out by phone: "
+                f'cameo site approve {name} --fingerprint "F"',
+            )
             fingerprint = waiting[0].fingerprint
         site = client.call("ApproveSite", pb.ApproveSiteRequest(name=name, fingerprint=fingerprint.strip()))
     emit(_row(site), as_json, lambda: f"hospital {site.name} is number {site.index}\nNext: cameo site list")

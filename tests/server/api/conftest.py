@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,7 +129,8 @@ class Api:
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
+def stopped_api(tmp_path: Path) -> Api:
+    """A coordinator that is set up and does not run."""
     home, ports = CoordinatorHome(tmp_path / "home"), (free_port(), free_port())
     init_coordinator(
         home,
@@ -140,7 +141,11 @@ def api(tmp_path: Path) -> Iterator[Api]:
         join_port=ports[1],
         now=datetime.now(UTC),
     )
-    online: dict[str, bool] = {}
-    with ExitStack() as stack:
-        stack.enter_context(serve_api(Coordinator(home, random=os.urandom, contacts=lambda: online), "127.0.0.1"))
-        yield Api(home, ports, online, tmp_path / "profiles")
+    return Api(home, ports, {}, tmp_path / "profiles")
+
+
+@pytest.fixture
+def api(stopped_api: Api) -> Iterator[Api]:
+    coordinator = Coordinator(stopped_api.home, random=os.urandom, contacts=lambda: stopped_api.online)
+    with serve_api(coordinator, "127.0.0.1"):
+        yield stopped_api
