@@ -95,13 +95,16 @@ def _run(
     from cameo_protocol.operator_api import operator_pb2 as pb
     from cameo_server.api.client import connected
     from cameo_server.cli.following import watched
+    from cameo_server.cli.presence import await_hospitals
     from cameo_server.home import open_home
     from cameo_server.launch import require_running
 
     made = _composed(home, profile, overrides)
     say(_shown(made))
+    if profile is None:
+        require_running(open_home(home))
+    await_hospitals(home, profile, made)  # before the audit, which takes its time
     if profile is None:  # the audit of a coordinator elsewhere lies there, and is asked for there
-        require_running(open_home(home))  # before the audit, which takes its time
         auditor(open_home(home), made)
     with connected(home, profile) as client:
         name = client.call("StartRun", pb.StartRunRequest(plan=made.canonical())).run

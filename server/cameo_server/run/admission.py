@@ -70,6 +70,7 @@ def require_threshold(parties: Parties, doing: str) -> None:
         raise OperatorError(
             "cohort-incomplete",
             what=f"{len(parties.active)} of {len(parties.nodes)} hospitals {doing}; at least {need} are needed",
-            do="see who was lost or declined in events.jsonl, call them, then start a new run: cameo run",
+            do=f"see who was lost or declined: cameo watch {parties.store.folder.name}, and who is connected: "
+            "cameo site list; call them, then start a new run: cameo run",
             exit=ExitCode.PEER,
         )

@@ -124,4 +124,6 @@ def test_too_few_stop_the_run(plan: RunPlan, tmp_path: Path, answer: str) -> Non
     with pytest.raises(OperatorError) as stopped:
         admit(found, "r", COORDINATOR)
     assert (stopped.value.code, stopped.value.exit_code) == ("cohort-incomplete", ExitCode.PEER)
+    assert "cameo watch " in stopped.value.do
+    assert "cameo site list" in stopped.value.do
     assert [e["answer"] for e in found.store.events() if e["event"] == "admission"].count(answer) == 2
