@@ -165,6 +165,8 @@ def run_node(
     """
     from cameo_client.page.server import serve_page
 
+    # Steps as short as ours lose time with several threads, on a busy machine most of it; read when torch is loaded.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ExitStack() as stack:
         stack.enter_context(alone(home))
         node = open_node(home, stack)
