@@ -324,6 +324,7 @@ def _budget(at: Examination) -> str:
     with Ledger.open(at.home.ledger, dataset=at.config.data.name, delta=LEDGER_DELTA, clock=moment) as book:
         left = book.left(limits)
     what = f"epsilon left: {left.dataset:.3f} for ever, {left.year:.3f} this year"
+    what += "; what fits: cameo-node policy check PLAN"
     if min(left.dataset, left.year) < LITTLE_EPSILON:
         raise Warned("budget-spent", what, "ask the privacy officer; see: cameo-node ledger")
     return what

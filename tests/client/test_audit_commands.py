@@ -60,11 +60,15 @@ def test_verify_head_and_export_agree(shell: Shell) -> None:
 
 def test_a_consent_that_comes_and_goes_is_written_down(shell: Shell) -> None:
     pseudonym = "0" * 32
-    assert shell("consent", "withdraw", pseudonym, "--scope", "care")[0] == 0
+    code, _, err = shell("consent", "withdraw", pseudonym, "--scope", "care")
+    assert (code, "pseudonym-unknown" in err, "--anyway" in err) == (2, True, True)
+    assert shell.json("consent", "report", pseudonym)["decisions"] == [], "nothing was written"
+    assert shell("consent", "withdraw", pseudonym, "--scope", "care", "--anyway")[0] == 0
+    assert shell("consent", "withdraw", pseudonym, "--scope", "research")[0] == 0, "known by now"
     assert shell("consent", "purge", "--before", "2020-01-01")[0] == 0
     _, out, _ = shell("audit", "export")
     kinds = [(row["kind"], row["about"]) for row in map(json.loads, out.splitlines())]
-    assert kinds[1:] == [("consent-withdrawn", "care"), ("consent-purged", "2020-01-01")]
+    assert kinds[1:] == [("consent-withdrawn", "care"), ("consent-withdrawn", "research"), ("consent-purged", "2020-01-01")]
     assert pseudonym not in out, "the log says what was done, not to whom"
 
 

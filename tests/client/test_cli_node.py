@@ -16,10 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cameo_client.cli import app
 from cameo_client.home import NodeHome
+from cameo_client.ledger import Caps
 from cameo_client.membership import identity_bytes
+from cameo_client.node.service import open_ledger
+from cameo_client.source import read
 from cameo_protocol.console import execute
 from cameo_protocol.federation import Federation, read_card, write_federation
-from cameo_protocol.plan import Cohort, RunPlan, Site
+from cameo_protocol.plan import Cohort, RunPlan, Site, parse_plan
+from cameo_protocol.privacy.releases import Release, plan_releases
 
 COORDINATOR = Ed25519PrivateKey.generate()
 CA_PEM = """-----BEGIN CERTIFICATE-----
@@ -260,6 +264,36 @@ def test_policy_check_accepts_and_names_the_line(shell: Shell) -> None:
     assert f"policy.yaml:{line} caps.epsilon_per_year" in out
     code, out, _ = shell("policy", "check", str(plan_file(shell, epsilon=4.0)), "--json")
     assert json.loads(out)["refusals"][0]["line"] == line
+
+
+def test_policy_check_holds_a_plan_against_the_ledger_too(shell: Shell) -> None:
+    init(shell)
+    shell("accept", str(federation_file(shell)), "--yes")
+    plan = plan_file(shell)
+    asked = parse_plan(plan.read_bytes())
+    with open_ledger(shell.home) as book:
+        book.reserve("r1", "ab" * 32, [("other", Release(sigma=1.0, q=1.0, count=1))], Caps(dataset=8, year=8))
+    code, out, _ = shell("policy", "check", str(plan))
+    assert (code, "budget-spent" in out, "caps.epsilon_per_year" in out) == (4, True, True)
+    code, out, _ = shell("policy", "check", str(plan), "--json")
+    found = json.loads(out)
+    assert (code, found["accepted"], found["refusals"], found["budget"]["code"]) == (4, False, [], "budget-spent")
+    with open_ledger(shell.home) as book:
+        book.close("r1")
+    assert shell.json("policy", "check", str(plan))["accepted"] is True
+    with open_ledger(shell.home) as book:
+        book.reserve("r2", asked.plan_id(), plan_releases(asked), Caps(dataset=8, year=8))
+    assert shell.json("policy", "check", str(plan))["accepted"] is True, "it holds its own room already"
+
+
+def test_withdraw_takes_who_is_in_the_source_and_nobody_else(shell: Shell) -> None:
+    init(shell)
+    write_data(shell.home.root.parent)
+    _, data = read(shell.home)
+    known = data.facts["pseudonym"][0]
+    assert shell.json("consent", "withdraw", known, "--scope", "all")["pseudonym"] == known
+    code, _, err = shell("consent", "withdraw", "0" * 32, "--scope", "all")
+    assert (code, "pseudonym-unknown" in err, "data source has" in err) == (2, True, True)
 
 
 def test_policy_check_refuses_what_is_no_plan_or_no_policy(shell: Shell, tmp_path: Path) -> None:

@@ -130,13 +130,15 @@ def withdraw(
     pseudonym: Pseudonym,
     scope: Annotated[str, typer.Option("--scope", metavar="SCOPE", help="What is withdrawn, or all.")],
     method: Annotated[str, typer.Option("--method", metavar="HOW", help="paper, electronic or verbal.")] = "verbal",
+    anyway: Annotated[bool, typer.Option("--anyway", help="Also for a pseudonym that nobody here has yet.")] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Note that the patient PSEUDONYM withdraws or objects.
 
     Tags that need the consent go at once; training leaves the patient out from the next round on. A model that was
-    published before cannot be untrained.
+    published before cannot be untrained. A pseudonym that neither the consents nor the data source know is refused,
+    because a typing error would leave the patient in.
 
     \b
     Example:
@@ -154,6 +156,8 @@ def withdraw(
             what="no such scope or method, or no pseudonym of 32 hex digits",
             do=f"scope: all, {', '.join(SCOPES)}; pseudonym: cameo-node data pseudonym",
         )
+    if not anyway:
+        _require_known(home, pseudonym)
     now = datetime.now(UTC)
     records = [
         ConsentRecord(
@@ -229,6 +233,30 @@ def _enforce(tags: Path, home: Path | None) -> int:
     from cameo_client.cli.tags import enforce
 
     return int(enforce(home)["removed"]) if tags.exists() else 0
+
+
+def _require_known(home: Path | None, pseudonym: str) -> None:
+    """Refuse a pseudonym without a decision, a use, or a patient in the source (which is read only if need be)."""
+    from cameo_client.home import open_home
+    from cameo_client.source import read
+    from cameo_protocol.errors import CameoError, OperatorError
+
+    with _store(home) as store:
+        found = store.report(pseudonym)
+    if found.decisions or found.uses:
+        return
+    what = "nobody in the consents or in the data source has that pseudonym"
+    try:
+        _, data = read(open_home(home), today=datetime.now(UTC).date())
+        if pseudonym in data.facts["pseudonym"]:
+            return
+    except CameoError as error:
+        what = f"nobody in the consents has that pseudonym, and the data source cannot be read ({error.code})"
+    raise OperatorError(
+        "pseudonym-unknown",
+        what=f"{what}; nothing was written",
+        do="find it from the person id: cameo-node data pseudonym; or write it down all the same with --anyway",
+    )
 
 
 def _is_pseudonym(text: str) -> bool:

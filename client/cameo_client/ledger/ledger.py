@@ -131,6 +131,12 @@ class Ledger:
 
         self._append(decide)
 
+    def check_room(self, run_id: str, plan_id: str, releases: TaskReleases, caps: Caps) -> None:
+        """Refuse as `reserve` would, and write nothing; a plan for which an open run has reserved already has room."""
+        with self._current() as book:
+            if not any(run.reserved.plan == plan_id and not run.closed for run in book.runs.values()):
+                self._check_caps(run_id, lines_of(tuple(releases)), caps)
+
     def commit(
         self, run_id: str, round_no: int, kind: str, releases: TaskReleases, *, epoch: int = 0, upload: bytes = b""
     ) -> Receipt:

@@ -96,6 +96,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if caps:
         yield f"  left for ever         {caps['left_data_set']:8.3f} of {caps['data_set']:g}"
         yield f"  left in {found['year']['days']} days      {caps['left_year']:8.3f} of {caps['year']:g}"
+        yield "  A plan of more than what is left may still fit, as parts do not add up to the whole; what decides is:"
+        yield "  cameo-node policy check PLAN"
         yield "  Only the data protection officer changes the caps, in policy.yaml; nothing resets what is spent."
     parts = {
         "By task": _task_rows(found),

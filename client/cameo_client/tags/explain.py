@@ -54,7 +54,7 @@ def explain(outcome: Outcome, pseudonym: str, tag: str) -> Explanation:
         raise OperatorError(
             "pseudonym-unknown",
             what="no patient of that pseudonym in the facts",
-            do="run: cameo-node tags queue --as NAME",
+            do="find it from the person id: cameo-node data pseudonym",
         )
     values = outcome.world.frame.row(row, named=True)
     answers = _answers(outcome, item, row, values)
