@@ -33,4 +33,13 @@ def test_a_figure_comes_with_its_interval_or_with_why_there_is_none() -> None:
     auc = {"value": 0.8123, "low": 0.75, "high": 0.87}
     assert figures("risk", {"auc": auc}) == "risk: AUC 0.812 (0.750 to 0.870)"
     assert figures("risk", {"auc": None, "note": "too noisy"}) == "risk: no AUC (too noisy)"
+    assert figures("risk", {"auc": None, "note": "too noisy to say: auc, brier"}) == "risk: no AUC (too noisy to say)"
     assert line({"event": "evaluated", "figures": {"risk": {"auc": auc}}}) == figures("risk", {"auc": auc})
+
+
+def test_a_recalibration_that_changed_nothing_says_so() -> None:
+    note = "not applied: the noise leaves slope and intercept too uncertain"
+    event = {"event": "recalibrated", "corrections": {"risk": {"applied": False, "note": note}}}
+    expected = "risk: recalibration not applied (the noise leaves slope and intercept too uncertain)"
+    assert line(event) == expected
+    assert line({"event": "recalibrated", "corrections": {"risk": {"applied": True}}}) == "risk: recalibrated"

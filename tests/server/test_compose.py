@@ -53,6 +53,28 @@ def test_unknown_keys_are_named(override: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("overrides", "what", "do"),
+    [
+        (["data=hart"], "there is no data=hart; did you mean heart?", "cardiometabolic, heart, support2"),
+        (["training.round=3"], "there is no key training.round; did you mean training.rounds?", "training.spare"),
+        (["trainnig.rounds=3"], "did you mean training.rounds?", "training"),
+        (["risk=mlp", "risk.hiden=3"], "did you mean risk.hidden?", "risk.model"),
+        (["data=hart", "training.round=3"], "hart", "heart"),
+        (["dat=heart"], "did you mean data?", "privacy"),
+        (["facts=heart", "labels=t2d_12m"], "there is no key", "data, "),
+        (["data = heart"], "'data = heart' is no override", "KEY=VALUE without spaces"),
+        (["training.rounds"], "'training.rounds' is no override", "KEY=VALUE"),
+    ],
+)
+def test_a_typo_is_told_what_was_meant(overrides: list[str], what: str, do: str) -> None:
+    error = refused(*overrides)
+    assert what in error.what
+    assert do in error.do
+    assert "hydra" not in (error.what + error.do).lower()
+    assert "+" not in error.what + error.do
+
+
+@pytest.mark.parametrize(
     ("override", "field"),
     [
         ("privacy.epsilon=0", "privacy.epsilon"),

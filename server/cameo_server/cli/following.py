@@ -47,7 +47,7 @@ def runs(
             found = client.call("GetRun", pb.GetRunRequest(run=run))
             card = json.loads(found.card) if found.card else None
             value = {**_row(found.summary), "plan": json.loads(found.plan), "card": card}
-            emit(value, as_json, lambda: _shown([found.summary]) + ("" if card else "\nno model has been published"))
+            emit(value, as_json, lambda: f"{_shown([found.summary])}\n\n{_whole(found.plan, card)}")
             return
         listed = list(client.call("ListRuns", pb.ListRunsRequest()).runs)
     emit({"runs": [_row(each) for each in listed]}, as_json, lambda: _shown(listed))
@@ -173,6 +173,13 @@ def _row(run: Any) -> dict[str, Any]:
         "rounds_opened": run.rounds_opened,
         "rounds_planned": run.rounds_planned,
     }
+
+
+def _whole(plan: bytes, card: dict[str, Any] | None) -> str:
+    from cameo_protocol.plan import parse_plan
+    from cameo_server.cli.run_text import run_text
+
+    return run_text(parse_plan(plan), card)
 
 
 def _shown(listed: list[Any]) -> str:

@@ -27,6 +27,8 @@ def line(event: Mapping[str, Any]) -> str:
     """One event of a run in one line; an event of a kind that is not known here is shown by its name."""
     if event["event"] == "evaluated":
         return "; ".join(figures(task, found) for task, found in event["figures"].items()) or "nothing to evaluate"
+    if event["event"] == "recalibrated":
+        return "; ".join(correction(task, found) for task, found in event["corrections"].items()) or "recalibration"
     shown = {key: ", ".join(value) if isinstance(value, list) else value for key, value in event.items()}
     return _LINES.get(event["event"], "{event}").format_map(shown)
 
@@ -35,5 +37,12 @@ def figures(task: str, found: Mapping[str, Any]) -> str:
     """The AUC of a task with its interval, or why there is none."""
     auc = found.get("auc")
     if not auc:
-        return f"{task}: no AUC ({found.get('note', '')})"
+        return f"{task}: no AUC ({found.get('note', '').partition(':')[0]})"  # the note goes on with the other figures
     return f"{task}: AUC {auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})"
+
+
+def correction(task: str, found: Mapping[str, Any]) -> str:
+    """What the recalibration did to a risk model, or that it did nothing, and why."""
+    if found["applied"]:
+        return f"{task}: recalibrated"
+    return f"{task}: recalibration not applied ({found['note'].partition(': ')[2]})"

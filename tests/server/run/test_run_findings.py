@@ -17,6 +17,7 @@ from cameo_protocol.evaluation import auc
 from cameo_protocol.facts import feature_names
 from cameo_protocol.plan import RiskTask, RunPlan, Site, parse_plan
 from cameo_protocol.recalibration import IDENTITY
+from cameo_server.cli.run_text import run_text
 from cameo_server.compose import compose_experiment
 from cameo_server.definitions import read_catalogue, read_label
 from cameo_server.planning import resolve
@@ -171,6 +172,21 @@ def test_the_card_has_a_cost_for_every_release_and_a_place_for_the_audit() -> No
     span = PLAN.parameter_spans()["risk"]
     assert np.array_equal(bundle.parameters, np.frombuffer(raw, dtype="<f4")[span].astype(np.float64))
     assert not parse_bundle(message.models["segment"]).facts.recalibrated
+
+
+def test_the_card_as_text_has_the_figures_and_says_what_recalibration_did() -> None:
+    total, _ = evaluation(20_000)
+    for slope, words in ((1.5, "risk: recalibrated"), (None, "risk: recalibration not applied (the round was void")):
+        found = corrections(PLAN, recalibration(30_000, slope) if slope else None)
+        figures = findings(PLAN, total)
+        raw = corrected(PLAN, FEATURES, parameters(), found)
+        card = json.loads(publication(PLAN, "r1", FEATURES, raw, figures, {}, found).card)
+        text = run_text(PLAN, card)
+        assert f"risk: AUC {figures['risk']['auc']['value']:.3f}" in text
+        assert f"Brier score {figures['risk']['brier']['value']:.3f}" in text
+        assert words in text
+        assert f"plan {PLAN.name}" in text
+    assert "no model has been published" in run_text(PLAN, None)
 
 
 def test_shares_are_those_that_the_plan_declares() -> None:
