@@ -68,7 +68,8 @@ def test_a_consent_that_comes_and_goes_is_written_down(shell: Shell) -> None:
     assert shell("consent", "purge", "--before", "2020-01-01")[0] == 0
     _, out, _ = shell("audit", "export")
     kinds = [(row["kind"], row["about"]) for row in map(json.loads, out.splitlines())]
-    assert kinds[1:] == [("consent-withdrawn", "care"), ("consent-withdrawn", "research"), ("consent-purged", "2020-01-01")]
+    withdrawn = [("consent-withdrawn", "care"), ("consent-withdrawn", "research")]
+    assert kinds[1:] == [*withdrawn, ("consent-purged", "2020-01-01")]
     assert pseudonym not in out, "the log says what was done, not to whom"
 
 

@@ -29,7 +29,8 @@ def hospital_report(views: Views, run: str) -> str:
     """The report of a published run as one HTML document: no script, no request, a content security policy of its own.
 
     Tag counts below 11 do not appear and the others are rounded to 5. They are those of the last evaluation, whatever
-    run its models are of. An unknown run is an `OperatorError` "model-missing"; a changed card a `Reject`.
+    run its models are of. Synthetic data and made-up consents are named as such. An unknown run is an `OperatorError`
+    "model-missing"; a changed card a `Reject`.
     """
     card, budget = views.card(run), views.budget()
     pages = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
@@ -43,6 +44,8 @@ def hospital_report(views: Views, run: str) -> str:
         points=curve_points(budget["curve"]) if budget else "",
         size=(_WIDTH, _HEIGHT),
         tags=views.tags(),
+        synthetic=views.synthetic(),
+        fictional=views.consents()["fictional"],
         toward=TOWARD,
         made=views.now().strftime("%Y-%m-%d %H:%M"),
         style=Markup(STYLE),  # noqa: S704 - our own files

@@ -23,6 +23,7 @@ from cameo_client.page.segments import Segment, segments
 from cameo_client.page.words import count_text
 from cameo_client.policy_file import load_policy
 from cameo_client.running import is_paused, is_running
+from cameo_client.source import source_of
 from cameo_client.tags.store import TagStore
 from cameo_protocol.errors import CameoError, OperatorError
 from cameo_protocol.stages import Publication
@@ -171,6 +172,11 @@ class Views:
             counts = {scope: store.counts(scope, self.now()) for scope in SCOPES}
             shown = {scope: {name: count_text(n) for name, n in row.items()} for scope, row in counts.items()}
             return {"scopes": shown, "fictional": store.fictional()}
+
+    def synthetic(self) -> bool:
+        """Whether the mapping or the catalogue says that no real patient is behind the source, which is not opened."""
+        found = source_of(self.home)
+        return found.source.mapping.synthetic or found.catalogue.synthetic
 
     def chains(self) -> list[Chain]:
         """The heads of the ledger, the audit log and the tag log, of those that there are."""

@@ -120,6 +120,19 @@ def test_the_report_is_written_for_its_owner_alone(home: NodeHome, shell: Shell,
     assert hospital_report(Views(home, lambda: 0.0), RUN).splitlines()[:4] == out.read_text().splitlines()[:4]
 
 
+def test_a_report_says_that_its_patients_or_consents_are_made_up(
+    home: NodeHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for synthetic in (True, False):
+        for fictional in (True, False):
+            monkeypatch.setattr(Views, "synthetic", lambda _self, told=synthetic: told)
+            monkeypatch.setattr(Views, "consents", lambda _self, told=fictional: {"fictional": told})
+            text = hospital_report(Views(home, lambda: 0.0), RUN)
+            assert ("Synthetic patients." in text, "Fictional consents." in text) == (synthetic, fictional)
+    monkeypatch.undo()
+    assert "Synthetic patients." in hospital_report(Views(home, lambda: 0.0), RUN), "the mapping says so"
+
+
 @pytest.mark.parametrize("run", ["none", "../r1", ".", "a/b", "x" * 300])
 def test_a_report_of_a_run_that_is_not_there(home: NodeHome, shell: Shell, run: str) -> None:
     code, _, err = shell(home, "report", run)
