@@ -128,8 +128,8 @@ def federation(
 @app.command()
 def start(
     listen: Annotated[
-        str, typer.Option("--listen", metavar="ADDRESS", help="Address on which hospitals are answered.")
-    ] = "0.0.0.0",  # noqa: S104 - hospitals are on other machines; all that is reachable there is the gated Fleet API
+        str, typer.Option("--listen", metavar="ADDRESS", help="Address of the fleet, operator and join ports.")
+    ] = "0.0.0.0",  # noqa: S104 - hospitals are on other machines; reachable there: fleet, operator and join ports
     metrics_port: Annotated[
         int | None,
         typer.Option("--metrics-port", metavar="PORT", min=1, max=65535, help="Prometheus metrics, on loopback."),
@@ -138,8 +138,9 @@ def start(
 ) -> None:
     """Run the coordinator until Ctrl-C or SIGTERM.
 
-    Hospitals connect to the fleet port; everything else stays on this machine. The server certificate is renewed in
-    its last 30 days, also while it runs.
+    Open to other machines: the fleet port for hospitals, the operator port for hospitals and people with a
+    certificate, and the join port for hospitals with a token. The dashboard, metrics and all else are reached on this
+    machine only. The server certificate is renewed in its last 30 days, also while it runs.
 
     \b
     Example:
@@ -181,6 +182,7 @@ def page(
     require_running(place)
     code = make_link(page_key(place), Visitor(role, role), time.time(), os.urandom(16))
     url = f"http://localhost:{load_config(place).page_port}/login?link={code}"
+    say("this link works once, on this machine, for ten minutes")
     emit({"url": url, "role": role}, as_json, lambda: url)
 
 
