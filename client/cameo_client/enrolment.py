@@ -112,7 +112,8 @@ def _another_ca(who: str) -> OperatorError:
     return OperatorError(
         "ca-differs",
         what=f"{who} another certificate authority than the token names",
-        do="do not go on; call the coordinator: somebody may be in between, or the token is of another federation",
+        do="do not go on with this address: check that the port is the join port of the invitation; else call the"
+        " coordinator: somebody may be in between, or the token is of another federation",
         exit=ExitCode.AUTH,
     )
 

@@ -352,8 +352,8 @@ def _verify(identity: str, signature: bytes, text: bytes) -> None:
 def _token_refused() -> OperatorError:
     return OperatorError(
         "token-refused",
-        what="the join token is wrong, used by another, or has ended",
-        do="ask the coordinator for a new one: cameo site invite NAME",
+        what="the join token is wrong, used by another, or has ended, or the name is not the invited one",
+        do="check --name with the coordinator; or ask for a new token: cameo site invite NAME",
         exit=ExitCode.AUTH,
     )
 

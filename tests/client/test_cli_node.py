@@ -19,6 +19,7 @@ from cameo_client.home import NodeHome
 from cameo_client.ledger import Caps
 from cameo_client.membership import identity_bytes
 from cameo_client.node.service import open_ledger
+from cameo_client.running import alone
 from cameo_client.source import read
 from cameo_protocol.console import execute
 from cameo_protocol.federation import Federation, read_card, write_federation
@@ -197,8 +198,6 @@ def test_status_before_and_after(shell: Shell) -> None:
 
 
 def test_status_tells_a_dead_process_from_a_living_one(shell: Shell) -> None:
-    from cameo_client.running import alone
-
     init(shell)
     state = shell.home.root / "state.json"
     state.write_text(json.dumps({"agent": "online", "node_id": 1, "tags": {"run": "r"}, "pid": 1}))
@@ -239,8 +238,20 @@ def test_doctor_says_what_is_left_of_the_budget(shell: Shell) -> None:
     shell("accept", str(federation_file(shell)), "--yes")
     assert "nothing spent yet of epsilon 8 for ever, 3 a year" in shell("doctor")[1]
     open_ledger(shell.home).shut()
-    assert "epsilon left: 8.000 for ever, 3.000 this year" in shell("doctor")[1]
+    told = shell("doctor")[1]
+    assert "epsilon left: 8.000 for ever, 3.000 this year; what fits: cameo-node policy check PLAN" in told
+    assert "cameo-node policy check PLAN" in shell("ledger")[1]
     assert shell.json("ledger")["caps"]["left_year"] == 3.0
+
+
+def test_doctor_sends_nobody_to_start_what_runs(shell: Shell) -> None:
+    init(shell)
+    write_data(shell.home.root.parent)
+    shell("accept", str(federation_file(shell)), "--yes")
+    assert "Next: cameo-node start" in shell("doctor")[1]
+    with alone(shell.home):
+        code, out, _ = shell("doctor")
+    assert (code, "Next: cameo-node start" in out) == (0, False)
 
 
 def test_doctor_misses_an_unapproved_peer(shell: Shell) -> None:
@@ -272,7 +283,7 @@ def test_policy_check_holds_a_plan_against_the_ledger_too(shell: Shell) -> None:
     plan = plan_file(shell)
     asked = parse_plan(plan.read_bytes())
     with open_ledger(shell.home) as book:
-        book.reserve("r1", "ab" * 32, [("other", Release(sigma=1.0, q=1.0, count=1))], Caps(dataset=8, year=8))
+        book.reserve("r1", "ab" * 32, (("other", Release(sigma=1.0, q=1.0, count=1)),), Caps(dataset=8, year=8))
     code, out, _ = shell("policy", "check", str(plan))
     assert (code, "budget-spent" in out, "caps.epsilon_per_year" in out) == (4, True, True)
     code, out, _ = shell("policy", "check", str(plan), "--json")

@@ -123,3 +123,9 @@ def test_any_yaml_like_text_is_a_policy_or_an_operator_error(raw: str) -> None:
 def test_every_name_a_hospital_may_have_comes_back(names: list[str]) -> None:
     peers = dict.fromkeys(names, PRINT)
     assert parse_policy(approve(TEMPLATE, PRINT, peers).encode())[0].peers == peers
+
+
+def test_the_template_allows_every_catalogue_and_label_that_is_shipped() -> None:
+    allowed = parse_policy(FILLED.encode())[0].allowed
+    for kind, names in (("facts", allowed.catalogues), ("labels", allowed.labels)):
+        assert set(names) == {path.stem for path in (conf_dir() / kind).glob("*.yaml")}

@@ -134,7 +134,8 @@ def test_other_options_are_taken_until_the_federation_is_accepted(
     (Path.cwd() / "y.csv").touch()
     other = (*SOURCE[:4], "--data", "y.csv", *SOURCE[6:])
     wrong = "0" * 48 + token[48:]
-    assert "token-refused" in join(shell, others, wrong, "--name", "hospital-z", *SOURCE[2:])[2]
+    refused = join(shell, others, wrong, "--name", "hospital-z", *SOURCE[2:])[2]
+    assert ("token-refused" in refused, "the name is not the invited one" in refused) == (True, True)
     keys = shell.home.identity_key.read_bytes()
     assert "source-missing" in join(shell, others, token, *SOURCE[:4], "--data", "gone.csv", *SOURCE[6:])[2]
     assert load_config(shell.home).site == "hospital-z", "what is not there replaces nothing"
@@ -177,7 +178,7 @@ def test_what_is_no_token_or_address_makes_no_keys(setting: Setting, shell: Shel
     assert "token-malformed" in join(shell, setting, "abc", *SOURCE)[2]
     assert "option-invalid" in shell("join", "nowhere", "--token", "0" * 48 + "." + "0" * 64, *SOURCE)[2]
     code, _, err = join(shell, setting, "0" * 48 + "." + "0" * 64, *SOURCE)
-    assert (code, "ca-differs" in err) == (5, True)
+    assert (code, "ca-differs" in err, "join port" in err) == (5, True, True)
 
 
 def test_a_federation_file_of_another_ca_is_refused(
@@ -281,7 +282,8 @@ def test_leave_keeps_what_was_spent_and_says_why(member: Shell) -> None:
     code, out, _ = member("doctor")
     assert (code, "keys-none" in out) == (2, True)
     assert member.json("ledger")["caps"]["left_year"] == 3.0, "the ledger can still be read"
-    assert member("leave", "--purge", "--yes")[0] == 0
+    code, out, _ = member("leave", "--purge", "--yes")
+    assert (code, "site revoke hospital-a" in out) == (0, True)
     assert not member.home.tags.exists()
 
 
@@ -399,6 +401,8 @@ def test_a_revoked_node_is_told_so_and_ends(member: Shell, others: Setting) -> N
     assert sum("refused: the coordinator does not let this node in" in text for text in said) == 1
     assert said[:2] == ["connecting", "online"]
     assert member.json("status")["upkeep_error"] == "certificate-refused"
+    left = member("leave", "--yes")[1]
+    assert ("site revoke" in left, "To come back" in left) == (False, True), "it is revoked already"
 
 
 def test_a_node_without_a_coordinator_goes_on(member: Shell, others: Setting, monkeypatch: pytest.MonkeyPatch) -> None:

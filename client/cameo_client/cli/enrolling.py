@@ -184,8 +184,9 @@ def leave(
       cameo-node leave
     """
     from cameo_client.audit import note
-    from cameo_client.home import open_home
+    from cameo_client.home import load_config, open_home
     from cameo_client.leaving import KEPT, leave_federation
+    from cameo_client.node.upkeep import REVOKED, Seen
     from cameo_client.running import alone
 
     place = open_home(home)
@@ -193,6 +194,8 @@ def leave(
         if not yes:
             more = ", its tags and models" if purge else ""
             confirm(f"The keys of the node in {place.root}{more} will be removed for good. Leave?")
+        # What the node's process heard last: leaving removes it.
+        site, revoked = load_config(place).site, Seen.load(place).error == REVOKED
         gone = leave_federation(place, purge=purge)
         note(place, "federation-left")
     kept = {name: why for name, why in KEPT.items() if (place.root / name).exists()}
@@ -200,7 +203,9 @@ def leave(
     rows = [f"removed  {name}" for name in gone.removed]
     rows += [f"freed    what run {run} had reserved and not spent" for run in gone.runs]
     rows += [f"kept     {name}: {why}" for name, why in kept.items()]
-    ends = "Next: ask the coordinator to run: cameo site revoke NAME. To come back: cameo-node join, with a new token"
+    back = "To come back: cameo-node join, with a new token"
+    asks = f"Next: ask the coordinator to run: cameo site revoke {site}. {back}"
+    ends = back if revoked else asks
     emit(value, as_json, lambda: "\n".join([*rows, ends]))
 
 

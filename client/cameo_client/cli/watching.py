@@ -98,8 +98,10 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
     """
     from cameo_client.doctor import Examination
     from cameo_client.home import open_home
+    from cameo_client.running import is_running
 
-    look = Examination(open_home(home), lambda: datetime.now(UTC), say)
+    place = open_home(home)
+    look = Examination(place, lambda: datetime.now(UTC), say)
     checks = look.checks()
     failed = [check for check in checks if check.severity == "failed"]
 
@@ -111,7 +113,7 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
             rows.append(f"{check.severity:<8} {check.name:<{width}}  {check.what}{code}")
             if check.do:
                 rows.append(f"{'':<8} {'':<{width}}  next: {check.do}")
-        if not failed:
+        if not (failed or is_running(place)):
             rows.append("Next: cameo-node start")
         return "\n".join(rows)
 

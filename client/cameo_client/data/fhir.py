@@ -17,7 +17,7 @@ import polars as pl
 
 from cameo_client.data.fhir_mapping import Codes, FhirSource
 from cameo_client.data.fhir_pick import BadResource, Picker, Row
-from cameo_client.data.findings import Finding, bad_file
+from cameo_client.data.findings import MISSING_DO, Finding, bad_file
 from cameo_client.data.omop_mapping import CONCEPT_COLUMN, DATE_COLUMN, OmopSource
 from cameo_client.data.scratch import private_folder
 
@@ -77,7 +77,7 @@ def as_omop(source: FhirSource, scratch: Path | None = None) -> Iterator[Convert
 def _files(folder: Path) -> list[Path]:
     """The export's files; those of `Medication` first, because others refer to them."""
     if not folder.is_dir():
-        raise bad_file("data-missing-file", f"{folder.name}: no such folder", "check the path of the source")
+        raise bad_file("data-missing-file", f"{folder}: no such folder", MISSING_DO)
     found = sorted(folder.glob("*.ndjson"), key=lambda file: ("Medication" not in _TYPES.findall(file.name), file.name))
     if not found:
         raise bad_file(

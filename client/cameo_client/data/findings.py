@@ -58,6 +58,9 @@ def refuse(findings: Iterable[Finding]) -> None:
         )
 
 
+MISSING_DO = "correct path under [data] in node.toml, or bring the data there"
+
+
 def bad_file(code: str, what: str, do: str) -> OperatorError:
     """An error about a file as a whole, exit code DATA."""
     return OperatorError(code, what=what, do=do, exit=ExitCode.DATA)

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from cameo_client.data.database import Database
-from cameo_client.data.findings import bad_file, shown
+from cameo_client.data.findings import MISSING_DO, bad_file, shown
 from cameo_client.data.omop_mapping import COLUMN_TYPE
 from cameo_client.data.scratch import private_folder
 from cameo_client.data.table import check_bytes
@@ -56,7 +56,7 @@ def open_engine(place: Path | Database, scratch: Path | None = None) -> Iterator
             yield engine
         return
     if not place.exists():
-        raise bad_file("data-missing-file", f"{place.name}: no such file or folder", "check the path of the source")
+        raise bad_file("data-missing-file", f"{place}: no such file or folder", MISSING_DO)
     with _duckdb(place.resolve(), scratch) as local:
         yield local
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from cameo_client.data.findings import Finding, bad_file, refuse
+from cameo_client.data.findings import MISSING_DO, Finding, bad_file, refuse
 from cameo_client.data.table_mapping import TableMapping, TableSource
 
 CHUNK = 1 << 20
@@ -31,7 +31,7 @@ def read_table(source: TableSource) -> pl.DataFrame:
     path, mapping = source.path, source.mapping
     try:
         if not path.is_file():
-            raise bad_file("data-missing-file", f"{path.name}: no such file", "check the path of the source")
+            raise bad_file("data-missing-file", f"{path}: no such file", MISSING_DO)
         if path.stat().st_size == 0:
             raise bad_file("data-empty", f"{path.name}: the file is empty", "export the table again")
         frame = _parquet(path, mapping) if path.suffix == ".parquet" else _csv(path, mapping)

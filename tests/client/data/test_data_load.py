@@ -181,7 +181,7 @@ def raw(data: bytes) -> Callable[[Path], Path]:
 
 GOOD = "\n".join([HEADER, *ROWS]).encode() + b"\n"
 BAD: dict[str, tuple[Callable[[Path], Path], str, str]] = {
-    "no such file": (lambda path: path / "gone.csv", "data-missing-file", "gone.csv"),
+    "no such file": (lambda path: path / "gone.csv", "data-missing-file", "/gone.csv: no such file"),
     "a folder": (lambda path: path, "data-missing-file", ""),
     "empty file": (raw(b""), "data-empty", "empty"),
     "header only": (raw(HEADER.encode() + b"\n"), "data-empty", "no rows"),
