@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from cameo_protocol.quiet import quiet_flower
+
+quiet_flower()  # Flower reads its environment at its first import, whichever test that is in
 sys.path.insert(0, str(Path(__file__).parent))
 
 

@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 def start_demo(out: Path, *, rounds: int, failpoints: str = "") -> subprocess.Popen[str]:
     arguments = ["demo", "--out", str(out), "--rounds", str(rounds), "--no-open"]
+    # Tests that run in the background of a shell ignore Ctrl-C, and so would everything that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [*command("cameo"), *arguments],
         env={**os.environ, VARIABLE: failpoints},

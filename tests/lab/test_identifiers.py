@@ -34,6 +34,7 @@ from identifier_kit import (  # fmt: skip
 
 from cameo_client.cli import app
 from cameo_client.consent.records import SCOPES, made_up
+from cameo_client.consent.uses import ACTION
 from cameo_client.data.catalogue import mapping_text
 from cameo_client.data.pseudonyms import pseudonym
 from cameo_client.home import DataConfig, NodeHome, load_pseudonym_key
@@ -215,7 +216,8 @@ def test_no_identifier_leaves_a_source_of_any_kind(
         assert f"hospitals/hospital-3/{store}" in places
     leaks = {place: scanner.kinds_in(data) for place, data in places.items()}
     assert {place: kinds for place, kinds in leaks.items() if kinds} == {}
-    assert "model trained" in shown
+    # Whether this patient trains or is held out hangs on the hospital's key, which is a new one in every run.
+    assert any(action in shown for action in ACTION.values())
 
 
 def spoil_table(whole: Path, spoilt: Path) -> None:
