@@ -148,7 +148,7 @@ def _check_lines(path: Path, mapping: TableMapping) -> tuple[list[str], int]:
                 number += 1
                 if len(row) != width:
                     ragged.append(number)
-                elif max(map(len, row)) > MAX_CELL:
+                elif max(map(len, row), default=0) > MAX_CELL:
                     huge.append(number)
         except csv.Error:
             raise _malformed(path) from None

@@ -50,6 +50,13 @@ def test_any_bytes_give_data_or_an_operator_error(data: bytes, suffix: str) -> N
     assert codes <= {ExitCode.DATA}
 
 
+@pytest.mark.parametrize("data", [b"", b"\n", b"\n\n", b"\r\n\r\n", b"\r\r", b"\n1,2\n"])
+def test_lines_with_nothing_in_them_are_an_operator_error(data: bytes) -> None:
+    with pytest.raises(OperatorError) as refused:
+        load_bytes(data, ".data")
+    assert refused.value.exit_code == ExitCode.DATA
+
+
 @given(text=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda t: t.encode("utf-8", "replace"))))
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_are_yaml_of_ours_or_an_operator_error(text: bytes) -> None:
