@@ -18,6 +18,7 @@ from typing import Any
 from cameo_protocol.confdir import conf_dir
 from cameo_protocol.errors import Bug, OperatorError
 from cameo_protocol.plan import RunPlan, Site
+from cameo_server.chores import Chore
 from cameo_server.compose import compose_experiment
 from cameo_server.definitions import read_catalogue, read_label
 from cameo_server.home import CoordinatorHome, load_config, write_file
@@ -81,8 +82,9 @@ def _look_after(
 
     barred: frozenset[str] = frozenset()
     renewal = 0.0
+    doorkeeping, renewing = Chore(say), Chore(say)
     while not stop.wait(ROSTER_POLL_S):
-        with contextlib.suppress(OperatorError):  # the SuperLink may be restarting; the next look finds it
+        with doorkeeping.tried():
             doors = let_in_members(home, control)
             for name in doors.fresh:
                 say(f"let in: {name}")
@@ -92,7 +94,7 @@ def _look_after(
             runs.look(control)
         if time.monotonic() >= renewal:
             renewal = time.monotonic() + RENEWAL_POLL_S
-            with contextlib.suppress(OperatorError):  # said by `cameo coordinator status` and by hospitals' doctors
+            with renewing.tried():
                 if renew_server_certificate(home, datetime.now(UTC)):
                     say("the server certificate has been renewed; new connections get it within a minute")
 

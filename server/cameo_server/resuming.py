@@ -100,7 +100,7 @@ def resume(control: Launcher, home: CoordinatorHome, run: str) -> bool:
         )
     if driven(store):
         return False
-    with contextlib.suppress(OperatorError):
+    with contextlib.suppress(OperatorError):  # it has ended already, as far as Flower knows
         control.stop_run(state["run_id"])
     launch(control, home, run, state["plan_id"])
     return True
