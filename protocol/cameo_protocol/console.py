@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import click
@@ -19,6 +20,7 @@ import typer.core
 
 from cameo_protocol.errors import Bug, CameoError, ExitCode, OperatorError
 from cameo_protocol.failure import bug_report, describe, printable
+from cameo_protocol.suggestion import completed
 
 SCHEMA_VERSION = 1
 # Help is plain text here; with rich installed typer would still escape its brackets for rich ("\[required]").
@@ -38,17 +40,33 @@ def new_app(help_text: str) -> typer.Typer:
     )
 
 
+def repeated(context: typer.Context, parameter: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Callback of an option that says where commands act: commands that this one suggests repeat it."""
+    if value is not None and isinstance(context.obj, dict):
+        context.obj[parameter.opts[0]] = str(value)
+    return value
+
+
 def emit(value: Mapping[str, Any], as_json: bool, text: Callable[[], str]) -> None:
     """Print the result of a command: the object with --json, otherwise the text for people."""
     if as_json:
         sys.stdout.write(json.dumps({"schema_version": SCHEMA_VERSION, **value}, indent=1) + "\n")
     else:
-        sys.stdout.write(printable(text()).rstrip("\n") + "\n")
+        sys.stdout.write(printable(_with_places(text())).rstrip("\n") + "\n")
 
 
 def say(text: str) -> None:
     """A remark beside the result, on stderr."""
-    sys.stderr.write(printable(text) + "\n")
+    sys.stderr.write(printable(_with_places(text)) + "\n")
+
+
+def _with_places(text: str) -> str:
+    """The text with its commands completed by the options of the command that is running, if one is."""
+    context = click.get_current_context(silent=True)
+    if context is None or not isinstance(context.obj, dict):
+        return text
+    root = context.find_root()
+    return completed(text, root.info_name or "", root.command, context.obj)
 
 
 def confirm(question: str, do: str = "run the command again and answer y, or pass --yes") -> None:
@@ -91,8 +109,9 @@ def serve(work: Callable[[threading.Event], None]) -> None:
 
 def execute(app: typer.Typer, name: str) -> int:
     """Run the command line and return its exit code; every failure becomes a described error on stderr."""
+    command, given = typer.main.get_command(app), dict[str, str]()
     try:
-        result = app(prog_name=name, standalone_mode=False)
+        result = command(prog_name=name, standalone_mode=False, obj=given)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output has gone, as with `| head`; keep the interpreter from complaining at exit.
@@ -106,7 +125,7 @@ def execute(app: typer.Typer, name: str) -> int:
         return int(ExitCode.USAGE)
     except Exception as error:
         told = _as_ours(error, name)
-        say(describe(told))
+        say(completed(describe(told), name, command, given))
         return int(told.exit_code)
     if result == ExitCode.INTERRUPT:  # typer turns Ctrl-C into this exit code by itself
         say("interrupted")

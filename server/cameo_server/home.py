@@ -151,7 +151,7 @@ def open_home(root: Path | None) -> CoordinatorHome:
         raise OperatorError(
             "no-home",
             what=f"there is no coordinator in {home.root}",
-            do="cameo coordinator init --home DIR, or name another folder with --home",
+            do="cameo coordinator init, or name another folder with --home",
         )
     return home
 

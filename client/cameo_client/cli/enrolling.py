@@ -204,7 +204,7 @@ def leave(
     rows += [f"freed    what run {run} had reserved and not spent" for run in gone.runs]
     rows += [f"kept     {name}: {why}" for name, why in kept.items()]
     back = "To come back: cameo-node join, with a new token"
-    asks = f"Next: ask the coordinator to run: cameo site revoke {site}. {back}"
+    asks = f"Next: ask the coordinator to run: cameo site revoke {site}\n{back}"
     ends = back if revoked else asks
     emit(value, as_json, lambda: "\n".join([*rows, ends]))
 

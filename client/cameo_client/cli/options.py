@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cameo_protocol.console import repeated
+
 if TYPE_CHECKING:
     from cameo_client.home import DataConfig
 
 Home = Annotated[
     Path | None,
-    typer.Option("--home", metavar="DIR", help="State folder. Default: $XDG_STATE_HOME/cameo-node."),
+    typer.Option("--home", metavar="DIR", callback=repeated, help="State folder. Default: $XDG_STATE_HOME/cameo-node."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of text.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Approve without a question (fingerprints compared).")]

@@ -178,7 +178,9 @@ def roles(
 
     place = open_home(home)
     if (add is None) != (not role) or (owns and add is None):
-        raise OperatorError("option-invalid", what="--add, --role and --owns go together", do="tags roles --help")
+        raise OperatorError(
+            "option-invalid", what="--add, --role and --owns go together", do="see: cameo-node tags roles --help"
+        )
     known = who.load_roles(place.roles) if add is None or place.roles.exists() else None
     if add is not None:
         known = who.added(known, checked(who.Person, name=add, roles=tuple(role or ()), owns=tuple(owns or ())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -45,7 +46,8 @@ def add(
     profile = make_profile(place, out.absolute(), check_name(name), role, datetime.now(UTC))
     note(place, "person-added", about=name, role=role)
     value = {"name": name, "role": role, "profile": str(profile.folder), "address": profile.address}
-    emit(value, as_json, lambda: f"{name} is {role}: {out}\nNext, on that person's machine: cameo runs --profile {out}")
+    there = f"cameo runs --profile {shlex.quote(str(out))}"
+    emit(value, as_json, lambda: f"{name} is {role}: {out}\nNext, on that person's machine: {there}")
 
 
 @app.command()

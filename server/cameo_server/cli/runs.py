@@ -131,7 +131,7 @@ def _resume(
         raise OperatorError(
             "resume-options",
             what="--resume goes on with a run's own plan, on the coordinator's machine",
-            do=f"run there, with nothing else: cameo run --resume {run}",
+            do=f"with nothing else, on the coordinator's machine: cameo run --resume {run}",
             exit=ExitCode.USAGE,
         )
     started = resume_run(open_home(home), run)
