@@ -170,7 +170,7 @@ def revoke(home: CoordinatorHome, name: str, now: datetime) -> SiteState:
     with open_roster(home) as db:
         db.execute("DELETE FROM waiting WHERE name = ?", (name,))
         db.execute("DELETE FROM invitations WHERE name = ?", (name,))
-        if found[0].state == "member":
+        if any(member.name == name for member in members_of(db)):  # it may have been approved since we looked
             delete_member(db, name, now)
     return SiteState(
         name=name,
@@ -200,7 +200,8 @@ def collect(
     with open_roster(home) as db:
         waiting = db.execute("SELECT card FROM waiting WHERE name = ?", (name,)).fetchone()
         member = next((m for m in members_of(db) if m.name == name), None)
-        identity = read_card(waiting[0]).identity if waiting is not None else (member.identity if member else "")
+        # A member goes first: who waits under its name, since it was added by hand, must not be taken for it.
+        identity = member.identity if member is not None else read_card(waiting[0]).identity if waiting else ""
     if not identity:
         return "refused", b"", b""
     try:
@@ -239,6 +240,7 @@ def federation_for(home: CoordinatorHome, site: Site) -> bytes:
 def renew(home: CoordinatorHome, holder: pki.Holder, request_pem: bytes, now: datetime) -> bytes:
     """A new certificate (PEM) for the same name and role; the old one stays good until it ends."""
     with open_roster(home) as db:
+        _require_good(db, holder)  # again: it may have been revoked since the door
         return _issue(db, home, _request_key(request_pem), (holder.name, holder.role), now)
 
 
@@ -262,18 +264,33 @@ def revoke_person(home: CoordinatorHome, name: str, now: datetime) -> int:
     return count
 
 
-def check_holder(home: CoordinatorHome, certificate: x509.Certificate) -> pki.Holder:
-    """Who calls, given the certificate of a finished TLS handshake; refuses one that was revoked or never issued."""
+def check_holder(home: CoordinatorHome, certificate: x509.Certificate, now: datetime) -> pki.Holder:
+    """Who calls, given the certificate of a finished TLS handshake; refuses one that was revoked or never issued.
+
+    Also one that has ended since the handshake: a connection may stay open for longer.
+    """
     try:
         holder = pki.holder_of(certificate)
     except ValueError as error:
         raise _not_let_in(f"the certificate cannot be used here: {error}") from None
     with open_roster(home) as db:
-        row = db.execute("SELECT revoked FROM certificates WHERE serial = ?", (f"{holder.serial:x}",)).fetchone()
+        _require_good(db, holder)
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        raise OperatorError(
+            "certificate-ended",
+            what=f"by the coordinator's clock the certificate of {holder.name} has ended or not begun",
+            do="run the join command of the invitation again" if holder.role == "site" else PERSON_DO,
+            exit=ExitCode.AUTH,
+        )
+    return holder
+
+
+def _require_good(db: sqlite3.Connection, holder: pki.Holder) -> None:
+    """Refuse the holder of a certificate that was revoked or never issued, within a transaction of `open_roster`."""
+    row = db.execute("SELECT revoked FROM certificates WHERE serial = ?", (f"{holder.serial:x}",)).fetchone()
     if row is None or row[0] is not None:
         what = f"the certificate of {holder.name} has been revoked" if row else "unknown certificate"
         raise _not_let_in(what, HOSPITAL_DO if holder.role == "site" else PERSON_DO)
-    return holder
 
 
 def site_states(home: CoordinatorHome, now: datetime) -> list[SiteState]:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, get_args
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -131,11 +132,14 @@ def read_request(pem: bytes) -> ec.EllipticCurvePublicKey:
     Only the key is taken from it: name and role are the coordinator's to give.
     """
     request = x509.load_pem_x509_csr(pem)
-    key = request.public_key()
-    if not request.is_signature_valid or not isinstance(key, ec.EllipticCurvePublicKey):
-        raise ValueError("not a signed request for an elliptic-curve key")
-    if not isinstance(key.curve, ec.SECP256R1):
-        raise ValueError("a key of another curve than P-256")
+    try:
+        key = request.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not request.is_signature_valid:
+            raise ValueError("not a signed request for an elliptic-curve key")
+        if not isinstance(key.curve, ec.SECP256R1):
+            raise ValueError("a key of another curve than P-256")
+    except UnsupportedAlgorithm:
+        raise ValueError("a key or signature of an unknown kind") from None
     return key
 
 

@@ -31,6 +31,11 @@ ACCESS: Final[Mapping[str, frozenset[Role]]] = {
     "StopRun": _LAUNCHERS,
 }
 
+# What may be wrong with a hospital that joins, and is told to it, whoever it is.
+JOINING: Final = frozenset(
+    {"card-invalid", "clock-differs", "key-removed", "proof-invalid", "request-invalid", "token-refused"}
+)
+
 
 def require(method: str, holder: Holder) -> None:
     """Refuse a caller whose role may not call the method (its full name, "/package.Service/Method")."""

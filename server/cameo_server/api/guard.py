@@ -11,7 +11,7 @@ from cryptography import x509
 from cameo_protocol.errors import Bug, CameoError, ExitCode, OperatorError
 from cameo_protocol.logs import failure, get_logger
 from cameo_protocol.operator_api.refusal import to_metadata
-from cameo_server.api.access import require
+from cameo_server.api.access import HEALTH, JOINING, require
 from cameo_server.pki import Holder
 
 log = get_logger(__name__)
@@ -26,7 +26,8 @@ _STATUS = {
 class Guard(grpc.ServerInterceptor):
     """Wraps every handler of a server.
 
-    identify: the holder of a verified certificate, or a refusal; None on a server where callers have none.
+    identify: the holder of a verified certificate, or a refusal; None on a server where callers have none: there they
+    are told what is theirs to mend (`JOINING`), and of the coordinator's own troubles only that there are some.
     """
 
     def __init__(self, identify: Callable[[x509.Certificate], Holder] | None) -> None:
@@ -37,9 +38,9 @@ class Guard(grpc.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Replace the handler's function by a guarded one of the same kind."""
         handler = continuation(handler_call_details)
-        if handler is None:
-            return None
         method = str(handler_call_details.method)
+        if handler is None or method == f"{HEALTH}Watch":  # a watch would hold a thread for as long as anybody likes
+            return None
         codec = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -56,7 +57,7 @@ class Guard(grpc.ServerInterceptor):
                 self._admit(method, context)
                 return call(request, context)
             except Exception as error:
-                return _refuse(context, error)
+                return self._refuse(context, error)
 
         return guarded
 
@@ -64,9 +65,11 @@ class Guard(grpc.ServerInterceptor):
         def guarded(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             try:
                 self._admit(method, context)
-                yield from call(request, context)
+                for item in call(request, context):
+                    self._admit(method, context)  # a stream may outlast its caller's certificate
+                    yield item
             except Exception as error:
-                _refuse(context, error)
+                self._refuse(context, error)
 
         return guarded
 
@@ -74,6 +77,22 @@ class Guard(grpc.ServerInterceptor):
         if self._identify is None:
             return
         require(method, self._identify(peer_certificate(context)))
+
+    def _refuse(self, context: grpc.ServicerContext, error: Exception) -> Any:
+        if not isinstance(error, CameoError):
+            log.error("call-failed", **failure(error))
+            error = Bug("operator-api", what="the coordinator failed; its log says where")
+        elif self._identify is None and error.code not in JOINING:
+            log.error("call-failed", code=error.code)
+            error = OperatorError(
+                "coordinator-troubled",
+                what="the coordinator cannot do this at present; its log says why",
+                do="call the coordinator; then run the command again",
+                exit=ExitCode.PEER,
+            )
+        code = grpc.StatusCode.INTERNAL if isinstance(error, Bug) else _STATUS.get(error.exit_code)
+        context.set_trailing_metadata(to_metadata(error))
+        context.abort(code or grpc.StatusCode.FAILED_PRECONDITION, error.code)
 
 
 def peer_certificate(context: grpc.ServicerContext) -> x509.Certificate:
@@ -85,12 +104,3 @@ def peer_certificate(context: grpc.ServicerContext) -> x509.Certificate:
             "certificate-missing", what="a call without a certificate", do="join first", exit=ExitCode.AUTH
         )
     return x509.load_pem_x509_certificate(pem[0])
-
-
-def _refuse(context: grpc.ServicerContext, error: Exception) -> Any:
-    if not isinstance(error, CameoError):
-        log.error("call-failed", **failure(error))
-        error = Bug("operator-api", what="the coordinator failed; its log says where")
-    code = grpc.StatusCode.INTERNAL if isinstance(error, Bug) else _STATUS.get(error.exit_code)
-    context.set_trailing_metadata(to_metadata(error))
-    context.abort(code or grpc.StatusCode.FAILED_PRECONDITION, error.code)

@@ -33,7 +33,7 @@ def serve_api(coordinator: Coordinator, host: str) -> Iterator[None]:
     home = coordinator.home
     config = load_config(home)
     with ExitStack() as stack:
-        operator = _server(Guard(lambda certificate: check_holder(home, certificate)), MAX_MESSAGE)
+        operator = _server(Guard(lambda certificate: check_holder(home, certificate, coordinator.now())), MAX_MESSAGE)
         add_OperatorServicer_to_server(OperatorService(coordinator), operator)
         _start(stack, operator, f"{_bracketed(host)}:{config.operator_port}", _credentials(home, mutual=True))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ from cameo_server.resuming import ENDED
 from cameo_server.run.summary import RunSummary, list_runs, open_store, read_card, summarise
 
 MAX_WATCHERS = 32
+# How often a watch in which nothing happens looks whether its caller is still let in.
+RECHECK_S = 2.0
 
 
 @dataclass
@@ -119,7 +122,7 @@ class OperatorService(OperatorServicer):
         self, request: pb.RenewCertificateRequest, context: grpc.ServicerContext
     ) -> pb.RenewCertificateReply:
         """See operator.proto."""
-        holder = enrolment.check_holder(self._at.home, peer_certificate(context))
+        holder = enrolment.check_holder(self._at.home, peer_certificate(context), self._at.now())
         pem = enrolment.renew(self._at.home, holder, request.request_pem, self._at.now())
         self._note(context, "certificate-renewed", holder.name)
         return pb.RenewCertificateReply(certificate_pem=pem)
@@ -170,8 +173,7 @@ class OperatorService(OperatorServicer):
                 "watchers-many", what=f"{MAX_WATCHERS} runs are being watched already", do="close one, then try again"
             )
         try:
-            gone = lambda: not context.is_active() or self._at.stop.is_set()  # noqa: E731
-            last = ""
+            gone, last = self._gone(context), ""
             for event in follow(self._at.home, request.run, gone=gone):
                 last = event["event"]
                 yield pb.RunEvent(event=json.dumps(event).encode())
@@ -184,6 +186,19 @@ class OperatorService(OperatorServicer):
                 )
         finally:
             self._watchers.release()
+
+    def _gone(self, context: grpc.ServicerContext) -> Callable[[], bool]:
+        """Whether nobody reads a stream any more; a caller whose certificate is good no more is refused."""
+        certificate, looked = peer_certificate(context), time.monotonic()
+
+        def gone() -> bool:
+            nonlocal looked
+            if time.monotonic() - looked > RECHECK_S:
+                looked = time.monotonic()
+                enrolment.check_holder(self._at.home, certificate, self._at.now())
+            return not context.is_active() or self._at.stop.is_set()
+
+        return gone
 
     def StopRun(self, request: pb.StopRunRequest, context: grpc.ServicerContext) -> pb.StopRunReply:
         """See operator.proto."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from cameo_server.home import CoordinatorHome
 from cameo_server.run.store import PLAN, RunStore
 
 CARD, REPORT = "card.json", "report.html"
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RunState = Literal["running", "published", "stopped"]
 
 
@@ -30,7 +32,7 @@ class RunSummary:
 def open_store(home: CoordinatorHome, run: str) -> RunStore:
     """The folder of a run that exists; a name that is not one plain folder is refused."""
     store = RunStore(home.runs / run)
-    if not run or run.startswith(".") or "/" in run or "\\" in run or not (store.folder / PLAN).is_file():
+    if not _RUN.fullmatch(run) or not (store.folder / PLAN).is_file():
         raise OperatorError("run-unknown", what=f"there is no run {run}", do="cameo runs")
     return store
 
