@@ -61,7 +61,8 @@ class Exchange:
         requests: by Flower node id. deadline_s: seconds from this call, > 0. wanted: end as soon as so many answered.
         The iteration ends when all or enough answered, or at the deadline after a last look. A node that answers with
         an error or something that is no packet, or is unknown or offline, yields nothing; its code is logged. Each
-        node yields at most once. Equal packets are serialised and uploaded once.
+        node yields at most once. Equal packets are serialised and uploaded once. A `ConnectionError` says that the
+        SuperLink died while it was given the packets.
         """
         end = clock() + deadline_s
         pending = self._push(requests, deadline_s + _TTL_MARGIN_S)
@@ -103,7 +104,11 @@ class Exchange:
             if packet not in records:
                 records[packet] = to_record(packet)
             messages.append(Message(records[packet], node, "query", ttl=ttl_s))
-        ids = self._grid.push_messages(messages) if messages else []
+        try:
+            ids = self._grid.push_messages(messages) if messages else []
+        except inflatable_utils.ObjectPushError as error:
+            # A SuperLink that was started again knows the messages, but not that their objects are still to come.
+            raise ConnectionError("the SuperLink was started again while it was given messages") from error
         taken = {message_id: node for message_id, node in zip(ids, nodes, strict=True) if message_id}
         for node in set(nodes) - set(taken.values()):
             log.warning("node-dropped", node=node, code="node-unknown")

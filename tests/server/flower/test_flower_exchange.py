@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from cameo_client.flower.client_app import make_client_app
 from cameo_lab.grid import InProcessGrid
@@ -66,6 +67,21 @@ def test_all_answer(clock: Clock) -> None:
         (3, Packet("answer", b"3!")),
     ]
     assert clock.now == 100.0, "nothing was waited for"
+
+
+def test_a_superlink_that_was_started_again_under_a_push_is_a_lost_connection(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, exchange = world(clock, {1: answering})
+
+    def push(_: object) -> None:
+        raise ObjectPushError("ab" * 32, 7, "session")
+
+    monkeypatch.setattr(grid, "push_messages", push)
+    with pytest.raises(ConnectionError):
+        exchange.ask({1: ASK}, 5, clock=clock)
+    with pytest.raises(ConnectionError):
+        exchange.post({1: ASK})
 
 
 def test_nobody_is_asked(clock: Clock) -> None:
