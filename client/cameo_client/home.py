@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cameo_protocol.errors import ExitCode, OperatorError
-from cameo_protocol.federation import Timestamp, faults
+from cameo_protocol.faults import faults
+from cameo_protocol.federation import Timestamp
 from cameo_protocol.plan import Name
 
 PUBLIC, PRIVATE = 0o644, 0o600
@@ -189,7 +190,7 @@ def checked(model: type[Checked], **options: object) -> Checked:
         return model.model_validate(options)
     except ValidationError as error:
         raise OperatorError(
-            "option-invalid", what=faults(error), do="correct it and run again; see the command's --help"
+            "option-invalid", what=faults(error, model), do="correct it and run again; see the command's --help"
         ) from None
 
 
@@ -217,7 +218,7 @@ def load_config(home: NodeHome) -> NodeConfig:
     try:
         return NodeConfig.model_validate(tomllib.loads(read_file(home.config).decode()))
     except ValidationError as error:
-        raise OperatorError("config-invalid", what=f"{home.config.name}: {faults(error)}", do=do) from None
+        raise OperatorError("config-invalid", what=f"{home.config.name}: {faults(error, NodeConfig)}", do=do) from None
     except ValueError as error:
         raise OperatorError("config-invalid", what=f"{home.config.name} is no TOML: {error}", do=do) from None
 

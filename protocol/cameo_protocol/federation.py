@@ -25,6 +25,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from cameo_protocol.envelope import fingerprint
 from cameo_protocol.errors import ExitCode, OperatorError
+from cameo_protocol.faults import faults
 from cameo_protocol.plan import Cohort, Hex32, Name, Site
 
 MAX_FILE_BYTES = 1 << 18
@@ -213,14 +214,6 @@ def read_federation(raw: bytes) -> Federation:
     except (ValueError, InvalidSignature, RecursionError) as error:
         _refuse("federation-invalid", "a federation file", error, "ask the coordinator for federation.json again")
     return federation
-
-
-def faults(error: ValidationError) -> str:
-    """The first fault of a refused file, as "field: reason" and how many more there are; never the value itself."""
-    rows = error.errors(include_url=False, include_context=False, include_input=False)
-    where = ".".join(str(part) for part in rows[0]["loc"]) or "the whole"
-    more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
-    return f"{where}: {rows[0]['msg']}{more}"
 
 
 def _to_sign(kind: str, body: bytes) -> bytes:

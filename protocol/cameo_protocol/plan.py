@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from cameo_protocol.errors import Reject
+from cameo_protocol.faults import faults
 from cameo_protocol.groups import Groups
 from cameo_protocol.layout import LARGEST_SCALE, Block, Layout, RoundKind
 
@@ -246,8 +247,8 @@ def parse_plan(raw: bytes) -> RunPlan:
     try:
         plan = RunPlan.model_validate_json(raw)
     except (ValidationError, ValueError, RecursionError) as error:
-        count = error.error_count() if isinstance(error, ValidationError) else 1
-        raise Reject("plan-invalid", what=f"not a plan of version 1 ({count} faults)") from None
+        why = faults(error, RunPlan) if isinstance(error, ValidationError) else "it cannot be read"
+        raise Reject("plan-invalid", what=f"not a plan of version 1: {why}") from None
     if plan.canonical() != raw:
         raise Reject("plan-invalid", what="the plan is not in its canonical form")
     return plan

@@ -6,12 +6,14 @@ aliases, merge keys, tags, several documents, deep nesting, and more bytes than 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from cameo_protocol.errors import OperatorError
+from cameo_protocol.faults import faults
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 12
@@ -73,19 +75,33 @@ def _check_events(text: str) -> None:
 
 
 def parse_model(raw: bytes, model: type[Model], *, name: str) -> Model:
-    """A YAML text as a checked, frozen model; the error names the first field that is wrong and how many are."""
+    """A YAML text as a checked, frozen model; the error names the first wrong key, its line, and how many there are."""
     value = parse_yaml(raw, name=name)
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        line = _line_of(raw.decode(), error.errors(include_url=False)[0]["loc"])
         raise OperatorError(
             "definition-invalid",
-            what=f"{name}: {where}: {first['msg']}{more}",
+            what=f"{name}, line {line}: {faults(error, model)}",
             do=f"correct {name} and run the command again",
         ) from None
+
+
+def _line_of(text: str, place: Sequence[int | str]) -> int:
+    """The line, from 1, of a key or list entry, or of what stands around it."""
+    node, line = yaml.compose(text, Loader=yaml.CSafeLoader), 1
+    for part in place:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            found = (node.value[part], node.value[part])
+        else:
+            break
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
 
 
 def _refused(name: str, problem: str) -> OperatorError:

@@ -11,6 +11,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from cameo_protocol.errors import OperatorError
+from cameo_protocol.faults import all_faults
 from cameo_server.planning import Experiment
 
 
@@ -106,10 +107,8 @@ def _validate(values: dict[str, Any]) -> Experiment:
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
-        )
-        raise OperatorError("config-invalid", what=faults, do="correct the values named above and run again") from None
+        what = "; ".join(map(str, all_faults(error, Experiment)))
+        raise OperatorError("config-invalid", what=what, do="correct the values named above and run again") from None
 
 
 def _first_lines(error: Exception) -> str:

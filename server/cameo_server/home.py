@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from pydantic import BaseModel, ValidationError
 
 from cameo_protocol.errors import ExitCode, OperatorError
-from cameo_protocol.federation import Host, Port, Timestamp, faults
+from cameo_protocol.faults import faults
+from cameo_protocol.federation import Host, Port, Timestamp
 from cameo_protocol.plan import Name
 
 PUBLIC, PRIVATE = 0o644, 0o600
@@ -134,7 +135,9 @@ def checked_config(**options: object) -> CoordinatorConfig:
         return CoordinatorConfig.model_validate(options)
     except ValidationError as error:
         raise OperatorError(
-            "option-invalid", what=faults(error), do="correct it and run again; see the command's --help"
+            "option-invalid",
+            what=faults(error, CoordinatorConfig),
+            do="correct it and run again; see the command's --help",
         ) from None
 
 
@@ -163,7 +166,9 @@ def load_config(home: CoordinatorHome) -> CoordinatorConfig:
     try:
         return CoordinatorConfig.model_validate(tomllib.loads(raw.decode()))
     except ValidationError as error:
-        raise OperatorError("config-invalid", what=f"{home.config.name}: {faults(error)}", do=do) from None
+        raise OperatorError(
+            "config-invalid", what=f"{home.config.name}: {faults(error, CoordinatorConfig)}", do=do
+        ) from None
     except ValueError as error:
         raise OperatorError("config-invalid", what=f"{home.config.name} is no TOML: {error}", do=do) from None
 

@@ -18,6 +18,7 @@ from cameo_client.tags.finding import Finding, refuse
 from cameo_client.tags.strict_yaml import MAX_BYTES, Document, YamlFault, read
 from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.facts import Purpose, Sensitivity, content_hash
+from cameo_protocol.faults import KeyFault, all_faults
 
 Id = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length=60)]
 Semver = Annotated[str, Field(pattern=r"^(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})$")]
@@ -182,35 +183,30 @@ def parse_pack(text: str, file: str) -> tuple[Pack | None, Document, tuple[Findi
     try:
         return Pack.model_validate(document.value), document, ()
     except ValidationError as error:
-        items = error.errors(include_url=False)
+        items = all_faults(error, Pack)
         found = tuple(_finding(item, document, file) for item in items if not _echo(item, items))
         return None, document, found[:MAX_FINDINGS]
 
 
-def _echo(item: Any, items: Sequence[Any]) -> bool:
+def _echo(item: KeyFault, items: Sequence[KeyFault]) -> bool:
     """A list "too short" only because its elements are faulty, which other items say already."""
-    place = tuple(item["loc"])
-    inside = (tuple(other["loc"])[: len(place)] == place and other is not item for other in items)
-    return item["type"] == "too_short" and any(inside)
+    place = item.place
+    inside = (other.place[: len(place)] == place and other is not item for other in items)
+    return item.kind == "too_short" and any(inside)
 
 
-def _finding(item: Any, document: Document, file: str) -> Finding:
-    path = tuple(item["loc"])
-    where = ".".join(str(part) for part in path) or "the file"
+def _finding(item: KeyFault, document: Document, file: str) -> Finding:
+    path = item.place
     remedies = {
         "missing": ("pack-field-missing", "add the field; docs/tags.md lists them"),
         "extra_forbidden": ("pack-field-unknown", "remove it or correct its spelling"),
     }
-    code, do = remedies.get(
-        item["type"], ("pack-field-invalid", "correct the value; docs/tags.md lists what is allowed")
-    )
+    code, do = remedies.get(item.kind, ("pack-field-invalid", "correct the value; docs/tags.md lists what is allowed"))
     rule = ""
     if len(path) > 1 and path[0] == "rules" and isinstance(path[1], int):
         entry = document.value["rules"][path[1]]
         rule = str(entry.get("id", ""))[:60] if isinstance(entry, dict) else ""
-    return Finding(
-        file=file, line=document.line(path), code=code, rule=rule, what=f"{where}: {item['msg'].lower()}", do=do
-    )
+    return Finding(file=file, line=document.line(path), code=code, rule=rule, what=str(item), do=do)
 
 
 def read_text(path: Path) -> str:
@@ -222,7 +218,7 @@ def read_text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise OperatorError(
             "tag-pack-unreadable",
-            what=f"{path}: {type(error).__name__}",
+            what=f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}",
             do="name a rule pack, a UTF-8 YAML file such as conf/tags/heart.yaml",
             exit=ExitCode.USAGE,
         ) from None

@@ -156,7 +156,7 @@ def test_yaml_outside_the_subset_is_refused(name: str) -> None:
 
 def test_a_wrong_field_is_named() -> None:
     text = (conf_dir() / "facts" / "heart.yaml").read_bytes().replace(b"unit: years", b"units: years", 1)
-    with pytest.raises(OperatorError, match=r"x\.yaml: facts\.0\.units") as caught:
+    with pytest.raises(OperatorError, match=r"x\.yaml, line 15: facts\.0\.units") as caught:
         parse_catalogue(text, name="x.yaml")
     assert caught.value.code == "definition-invalid"
 
