@@ -177,11 +177,11 @@ class _Opened:
 
     def _our_error(self, _request: Request, error: Exception) -> Response:
         assert isinstance(error, CameoError)
-        return self._told(404 if error.code in self._door.unknown else 409, error.code, f"{error.what}. {error.do}")
+        return self._told(404 if error.code in self._door.unknown else 409, error.code, error.what, error.do)
 
-    def _told(self, status: int, code: str, what: str) -> Response:
-        page = self._pages.get_template("error.html").render(status=status, code=code, what=what, who=None, here="")
-        return HTMLResponse(page, status)
+    def _told(self, status: int, code: str, what: str, do: str = "") -> Response:
+        said = {"status": status, "code": code, "what": what, "do": do}
+        return HTMLResponse(self._pages.get_template("error.html").render(**said, who=None, here=""), status)
 
 
 @contextmanager
