@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from cameo_client.home import read_file
 from cameo_protocol.errors import OperatorError
-from cameo_protocol.faults import faults, key
+from cameo_protocol.faults import all_faults, faults
 from cameo_protocol.policy import Policy, Refusal
 
 MAX_BYTES = 1 << 16
@@ -62,7 +62,7 @@ def parse_policy(raw: bytes, name: str = "policy.yaml") -> tuple[Policy, dict[st
     try:
         return Policy.model_validate(values), lines
     except ValidationError as error:
-        field = key(error.errors(include_url=False)[0]["loc"])
+        field = all_faults(error, Policy)[0].key
         raise _invalid(name, _line(lines, field), faults(error, Policy)) from None
 
 

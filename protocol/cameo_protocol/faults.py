@@ -38,6 +38,9 @@ _BOUNDS: Mapping[str, tuple[str, str]] = {
     "too_short": ("min_length", "{} or more entries"),
     "too_long": ("max_length", "{} entries at most"),
 }
+_MISSING = ("missing", "missing_argument")
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+_ABOUT_KEYS = (*_MISSING, *_UNKNOWN)  # here the last part of the place is the key itself, whatever it is called
 # The patterns that people meet, in words.
 _FORMS: Mapping[str, str] = {
     r"^[a-z0-9][a-z0-9_.-]{0,63}$": "a name of a-z 0-9 . _ -, at most 64 characters",
@@ -65,8 +68,13 @@ class KeyFault:
     kind: str
     text: str
 
+    @property
+    def key(self) -> str:
+        """Such as "floors.sigma"; empty: the whole file."""
+        return _key(self.place, self.kind)
+
     def __str__(self) -> str:
-        return f"{key(self.place) or 'the whole'}: {self.text}"
+        return f"{self.key or 'the whole'}: {self.text}"
 
 
 def faults(error: ValidationError, model: type[BaseModel] | None = None) -> str:
@@ -79,26 +87,32 @@ def faults(error: ValidationError, model: type[BaseModel] | None = None) -> str:
 
 
 def all_faults(error: ValidationError, model: type[BaseModel] | None = None) -> list[KeyFault]:
-    """Every fault, one a key: a value that may be of several kinds has one fault for all of them."""
+    """Every fault, one a key: a value that may be of several kinds has one fault for all of them.
+
+    Unknown keys come first: a key that is misspelt is missing as well, and the spelling is what to correct.
+    """
     found: dict[str, list[ErrorDetails]] = {}
     for item in error.errors(include_url=False):
-        found.setdefault(key(item["loc"]), []).append(item)
-    return [KeyFault(items[0]["loc"], items[0]["type"], _together(items, model)) for items in found.values()]
+        found.setdefault(_key(item["loc"], item["type"]), []).append(item)
+    told = [KeyFault(items[0]["loc"], items[0]["type"], _together(items, model)) for items in found.values()]
+    return sorted(told, key=lambda fault: fault.kind not in _UNKNOWN)
 
 
-def key(place: Sequence[int | str]) -> str:
-    """Where a fault is, with dots; list entries count from 0. Kinds that pydantic puts last are no part of a key."""
-    return ".".join(_short(part) for part in place if isinstance(part, int) or not _is_kind(part))
+def _key(place: Sequence[int | str], kind: str) -> str:
+    """Where a fault is, with dots; list entries count from 0. pydantic puts kinds of values last: they are no keys."""
+    if place and kind not in _ABOUT_KEYS and _is_kind(place[-1]):
+        place = place[:-1]
+    return ".".join(_short(part) for part in place)
 
 
-def _is_kind(part: str) -> bool:
-    return part in ("bool", "int", "float", "str", "constrained-str", "date") or part.endswith("]")
+def _is_kind(part: int | str) -> bool:
+    return isinstance(part, str) and (part in ("bool", "int", "float", "str", "constrained-str") or part.endswith("]"))
 
 
 def _together(items: Sequence[ErrorDetails], model: type[BaseModel] | None) -> str:
     """The faults of one key: of a value that may be of several kinds, each kind says what it would allow."""
     first, *others = items
-    if not others or not all(_is_kind(str(item["loc"][-1])) for item in items):
+    if not others or not all(item["loc"] and _is_kind(item["loc"][-1]) for item in items):
         return plain(first, model)
     allowed = dict.fromkeys(_allowed(item["type"], item.get("ctx", {})) for item in items)
     return f"found {_found(first['input'], first['type'])}; allowed is {' or '.join(allowed)}"
@@ -109,9 +123,9 @@ def plain(item: ErrorDetails, model: type[BaseModel] | None = None) -> str:
     kind, context = item["type"], item.get("ctx", {})
     if kind in ("value_error", "assertion_error"):  # our own words
         return str(context.get("error", "")) or "not allowed here"
-    if kind in ("missing", "missing_argument"):
+    if kind in _MISSING:
         return "it is missing"
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+    if kind in _UNKNOWN:
         return f"there is no such key{_instead(str(item['loc'][-1]), _keys(model, item['loc'][:-1]))}"
     tag = str(context.get("discriminator", "")).replace("'", "")
     if kind == "union_tag_not_found":

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cameo_protocol.errors import OperatorError
-from cameo_protocol.faults import faults
+from cameo_protocol.faults import all_faults, faults
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 12
@@ -51,8 +51,8 @@ def parse_yaml(raw: bytes, *, name: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise _refused(name + line, error.problem or "not YAML") from None
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        raise _refused(name, f"not YAML ({type(error).__name__})") from None
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+        raise _refused(name, "not YAML: a character or a value in it that YAML does not allow") from None
 
 
 def _check_events(text: str) -> None:
@@ -80,7 +80,7 @@ def parse_model(raw: bytes, model: type[Model], *, name: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        line = _line_of(raw.decode(), error.errors(include_url=False)[0]["loc"])
+        line = _line_of(raw.decode(), all_faults(error, model)[0].place)
         raise OperatorError(
             "definition-invalid",
             what=f"{name}, line {line}: {faults(error, model)}",
