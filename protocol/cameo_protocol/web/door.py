@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 
 from cameo_protocol.errors import CameoError
 from cameo_protocol.logs import failure, get_logger
-from cameo_protocol.web.headers import COOKIE, HEADERS, STATIC, own_host, own_origin
+from cameo_protocol.web.headers import COOKIE, HEADERS, STATIC, own_host, own_origin, short_body
 from cameo_protocol.web.links import Links, Visitor
 from cameo_protocol.web.sessions import Sessions
 
@@ -127,6 +127,8 @@ class _Opened:
             answer: Response = Response("not this page's address", 421, media_type="text/plain")
         elif request.method not in ("GET", "HEAD") and not own_origin(request.headers.get("origin"), host):
             answer = Response("a request from another page", 403, media_type="text/plain")
+        elif not short_body(request.headers):
+            answer = Response("longer than any form of this page", 413, media_type="text/plain")
         else:
             try:
                 answer = await call_next(request)

@@ -8,6 +8,8 @@ from typing import Final
 
 STATIC: Final = Path(__file__).parent / "static"
 COOKIE: Final = "cameo-session"
+# Our forms hold a few short texts. A body is read before anybody looks whose it is, and files in it go to the disk.
+MOST_FORM: Final = 1 << 16
 
 # Nothing from elsewhere, no inline script or style, no frame, no form to elsewhere.
 HEADERS: Final[Mapping[str, str]] = {
@@ -33,6 +35,12 @@ def own_host(host: str, port: int) -> bool:
     (True, False)
     """
     return host in {f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"}
+
+
+def short_body(headers: Mapping[str, str]) -> bool:
+    """Whether a request says that its body, if any, is no longer than a form of ours."""
+    length = headers.get("content-length", "0")
+    return "transfer-encoding" not in headers and length.isdecimal() and len(length) < 12 and int(length) <= MOST_FORM
 
 
 def own_origin(origin: str | None, host: str) -> bool:

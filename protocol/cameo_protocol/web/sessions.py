@@ -13,6 +13,8 @@ from cameo_protocol.web.links import Visitor
 IDLE_SECONDS: Final = 30 * 60
 LONGEST_SECONDS: Final = 12 * 3600
 MOST_SESSIONS: Final = 200
+# Time servers set a clock back by less; when it is set back further, nobody knows how long a session has lasted.
+SET_BACK_SECONDS: Final = 60
 
 
 @dataclass
@@ -65,7 +67,7 @@ class Sessions:
         ended = [
             key
             for key, session in self._open.items()
-            if now - session.seen > IDLE_SECONDS or now - session.began > LONGEST_SECONDS
+            if not -SET_BACK_SECONDS <= now - session.seen <= IDLE_SECONDS or now - session.began > LONGEST_SECONDS
         ]
         for key in ended:
             del self._open[key]
