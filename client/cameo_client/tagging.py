@@ -5,8 +5,8 @@ The second of three places that handle patient rows (training, scoring, tags). N
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from cameo_client.consent.store import ConsentStore
 from cameo_client.data.columns import outcome_column
 from cameo_client.home import NodeHome
 from cameo_client.membership import load_federation
-from cameo_client.node.publication import SIGNED, PublishedModels, load_published, newest
 from cameo_client.node.study import LocalData
+from cameo_client.serving import Choice, Serving, choose, runs_until
 from cameo_client.tags.apply import Outcome
 from cameo_client.tags.desk import Ward, apply_packs, quality_of
 from cameo_client.tags.policy import TagPolicy, laxer, load_policy
@@ -29,6 +29,7 @@ from cameo_models.bundle import ModelBundle
 from cameo_models.scoring import risk_scores, segment_memberships
 from cameo_protocol.confdir import conf_dir
 from cameo_protocol.errors import ExitCode, OperatorError
+from cameo_protocol.facts import Catalogue
 from cameo_protocol.plan import RiskTask
 
 MODEL_VERSION = 1
@@ -38,10 +39,10 @@ OWN_PACKS, OWN_POLICY = "packs", "tags-policy.yaml"
 
 
 def tag_patients(home: NodeHome, local: LocalData, consents: ConsentStore, run: str | None, now: datetime) -> Outcome:
-    """Score everybody with the models of a run, apply the packs in force, and write the tags.
+    """Score everybody with the models that serve, apply the packs in force, and write the tags.
 
-    run: None takes the models that were stored last; without any, only rules on facts can fire. Every fault is an
-    `OperatorError`, and then no tag has changed.
+    run: the newest whose models count, as they served when it was published; None takes all. Without any model, only
+    rules on facts can fire. Every fault is an `OperatorError`, and then no tag has changed.
     """
     ward = open_ward(home, local, consents, run, now)
     with TagStore(home.tags) as store:
@@ -51,9 +52,9 @@ def tag_patients(home: NodeHome, local: LocalData, consents: ConsentStore, run: 
 
 def open_ward(home: NodeHome, local: LocalData, consents: ConsentStore, run: str | None, now: datetime) -> Ward:
     """What the rule layer evaluates: facts with model columns, and the circumstances they came with."""
-    published = _published(home, run)
-    columns, models = ({}, []) if published is None else model_columns(published, local)
     policy = tag_policy(home)
+    choice = serving_models(home, local.catalogue, policy, run)
+    columns, models = model_columns(choice.serving, local)
     quality = local.data.quality
     return Ward(
         facts=local.data.facts.with_columns(pl.Series(name, values) for name, values in columns.items()),
@@ -61,46 +62,50 @@ def open_ward(home: NodeHome, local: LocalData, consents: ConsentStore, run: str
         snapshot=local.data.snapshot,
         quality=quality_of(quality.score, bool(quality.hard), local.pseudonyms, quality.records, policy.quality_floor),
         models=models,
+        left_out=choice.left_out,
         consents=consents,
         policy=policy,
         now=now,
     )
 
 
-def model_columns(published: PublishedModels, local: LocalData) -> tuple[dict[str, Any], list[ModelInfo]]:
-    """risk_<label> in [0, 1], segment (1..K) and segment_strength (0..1), rows in the order of the facts.
+def serving_models(home: NodeHome, catalogue: Catalogue, policy: TagPolicy, run: str | None = None) -> Choice:
+    """The models that serve on this catalogue; run: the newest that counts, an error where its models are not here."""
+    runs: tuple[str, ...] = () if run is None else (run,)
+    if home.models.exists():
+        from cameo_client.node.service import open_ledger
 
-    Models of another catalogue than this hospital's are an `OperatorError`.
-    """
-    if published.plan.data.catalogue_sha256 != local.catalogue.sha256():
-        raise OperatorError(
-            "model-catalogue",
-            what=f"the models of run {published.run} were trained on another version of the facts catalogue",
-            do="take part in a new run with the present catalogue, or go back to the former one",
-        )
+        with open_ledger(home) as ledger:
+            runs = runs_until(home.models, ledger.runs(), run)
+    if not runs:
+        return Choice()
+    coordinator = bytes.fromhex(load_federation(home).coordinator)
+    return choose(home.models, runs, coordinator, catalogue, policy.withdrawn_models)
+
+
+def model_columns(serving: Sequence[Serving], local: LocalData) -> tuple[dict[str, Any], list[ModelInfo]]:
+    """risk_<label> in [0, 1], segment (1..K) and segment_strength (0..1), rows in the order of the facts."""
     columns: dict[str, Any] = {}
     models = []
-    released = datetime.fromtimestamp((published.folder / SIGNED).stat().st_mtime, UTC)
     features = local.features.shape[1]
-    for bundle in published.models.values():
-        fit = False  # asked of risk models only
+    for one in serving:
+        bundle, fit = one.bundle, False  # whether it is calibrated is asked of risk models only
         if isinstance(bundle.task, RiskTask):
-            name = f"risk_{bundle.task.label}"
-            columns[name] = risk_scores(bundle.task, features, bundle.parameters, local.features)
-            fit = _calibrated(bundle, published.card, columns[name], local)
+            columns[one.name] = risk_scores(bundle.task, features, bundle.parameters, local.features)
+            fit = _calibrated(bundle, one.card, columns[one.name], local)
         else:
-            name = "segment"
             memberships = segment_memberships(bundle.task, features, bundle.parameters, local.features)
-            columns[name] = memberships.argmax(axis=1).astype(np.int64) + 1
+            columns[one.name] = memberships.argmax(axis=1).astype(np.int64) + 1
             columns["segment_strength"] = memberships.max(axis=1, initial=0.0)
         models.append(
             ModelInfo(
-                name=name,
+                name=one.name,
                 version=MODEL_VERSION,
                 model_id=bundle.sha256(),
-                released=released,
+                released=one.released,
+                run=one.run,
                 round=bundle.facts.round,
-                audited=audited(published.card),
+                audited=audited(one.card),
                 calibrated=fit,
             )
         )
@@ -178,14 +183,3 @@ def tag_policy(home: NodeHome) -> TagPolicy:
             exit=ExitCode.POLICY,
         )
     return policy
-
-
-def _published(home: NodeHome, run: str | None) -> PublishedModels | None:
-    if run is None and home.models.exists():
-        from cameo_client.node.service import open_ledger
-
-        with open_ledger(home) as ledger:
-            run = newest(home.models, ledger.runs())
-    if run is None:
-        return None
-    return load_published(home.models, run, bytes.fromhex(load_federation(home).coordinator))

@@ -14,7 +14,7 @@ from cameo_client.ledger import Ledger
 from cameo_models.bundle import ModelBundle, check_bundle, parse_bundle
 from cameo_protocol import canonical
 from cameo_protocol.errors import OperatorError, Reject
-from cameo_protocol.facts import feature_names
+from cameo_protocol.facts import Catalogue, feature_names
 from cameo_protocol.plan import RunPlan
 from cameo_protocol.privacy.plan_check import RELATIVE_TOLERANCE
 from cameo_protocol.recipe import recipe_of
@@ -69,14 +69,18 @@ class Library:
 
 def load_published(folder: Path, run: str, coordinator: bytes) -> PublishedModels:
     """The models of a run as stored; the signature is checked again, so a changed file is refused."""
-    path = folder / run / SIGNED
+    return read_publication(folder / run, load_message(folder, run, coordinator))
+
+
+def load_message(folder: Path, run: str, coordinator: bytes) -> Publication:
+    """A run's publication as stored, its signature checked again; what it holds is not looked into."""
     try:
-        body = path.read_bytes()
+        body = (folder / run / SIGNED).read_bytes()
     except OSError:
         raise OperatorError(
             "model-missing", what=f"no models of run {run} are stored here", do="ls the models folder of this home"
         ) from None
-    return read_publication(folder / run, Publication.open(body, coordinator))
+    return Publication.open(body, coordinator)
 
 
 def newest(folder: Path, runs: Sequence[str]) -> str | None:
@@ -84,25 +88,33 @@ def newest(folder: Path, runs: Sequence[str]) -> str | None:
     return next((run for run in reversed(runs) if (folder / run / SIGNED).exists()), None)
 
 
-def read_publication(folder: Path, message: Publication) -> PublishedModels:
-    """The parsed content of a publication; anything that does not fit together is a `Reject`.
-
-    A plan on another catalogue than the installed one is an `OperatorError`: its models cannot be applied here.
-    """
+def read_card(message: Publication) -> tuple[dict[str, Any], RunPlan]:
+    """The card of a publication and the plan that it names; another run's or plan's card is a `Reject`."""
     try:
         card = json.loads(message.card)
         plan = RunPlan.model_validate(card["plan"])
-        hashes = dict(card["models"])
+        dict(card["models"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Reject("card-malformed", what="the model card is not one of ours") from None
     if bytes.fromhex(plan.plan_id()) != message.plan_id or card.get("run") != message.run:
         raise Reject("card-foreign", what="the model card belongs to another run or plan")
+    return card, plan
+
+
+def read_publication(folder: Path, message: Publication, catalogue: Catalogue | None = None) -> PublishedModels:
+    """The parsed content of a publication; anything that does not fit together is a `Reject`.
+
+    catalogue: the installed one, where the caller has read it. A plan on another catalogue than the installed one is
+    an `OperatorError`: its models cannot be applied here.
+    """
+    card, plan = read_card(message)
+    hashes = card["models"]
     if not _audited(card, plan):
         raise Reject("card-unaudited", what="the model card holds no audit that passed and bears out the plan's claim")
     if set(message.models) != {task.name for task in plan.trained()}:
         raise Reject("models-incomplete", what="not one model for each trained task of the plan")
     models = {name: parse_bundle(raw) for name, raw in message.models.items()}
-    features = _features(plan)
+    features = _features(plan, catalogue or load_catalogue(plan.data.catalogue))
     for name, bundle in models.items():
         check_bundle(bundle, plan, features)
         if bundle.facts.task.name != name or hashes.get(name) != bundle.sha256():
@@ -110,9 +122,8 @@ def read_publication(folder: Path, message: Publication) -> PublishedModels:
     return PublishedModels(message.run, folder, plan, models, card)
 
 
-def _features(plan: RunPlan) -> int:
+def _features(plan: RunPlan, catalogue: Catalogue) -> int:
     """How many features a model on the plan's catalogue has: the installed catalogue says so, not the model."""
-    catalogue = load_catalogue(plan.data.catalogue)
     if catalogue.sha256() != plan.data.catalogue_sha256:
         raise OperatorError(
             "model-catalogue",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cameo_client.audit import NODE, note_files, open_audit
 from cameo_client.consent.store import ConsentStore
@@ -41,6 +41,9 @@ from cameo_protocol.logs import get_logger
 from cameo_protocol.packet import Packet
 from cameo_protocol.plan import RunPlan
 from cameo_protocol.policy import Policy
+
+if TYPE_CHECKING:
+    from cameo_client.tags.apply import Outcome
 
 Handle = Callable[[Packet], Packet]
 log = get_logger(__name__)
@@ -242,7 +245,7 @@ def _serve(home: NodeHome, node: Node, handle: Handle, state: NodeState, upkeep:
 def _tag_published(
     home: NodeHome, node: Node, state: NodeState, stop: threading.Event, say: Callable[[str], None]
 ) -> None:
-    """Score and tag each published model, until `stop` is set."""
+    """Score and tag with all models that serve whenever one is published, until `stop` is set."""
     from cameo_client.tagging import tag_patients
 
     while not stop.is_set():
@@ -250,20 +253,22 @@ def _tag_published(
             run = node.published.get(timeout=WAKE_S)
         except queue.Empty:
             continue
-        work = partial(tag_patients, home, node.local(), node.consents, run, _now())
+        work = partial(tag_patients, home, node.local(), node.consents, None, _now())
         state.update(tags=_tag(work, run, say))
         if not state.tags["error"]:
             node.audit.note("tags-applied", who=NODE, about=run)
 
 
-def _tag(work: Callable[[], object], run: str, say: Callable[[str], None]) -> dict[str, str]:
+def _tag(work: Callable[[], Outcome], run: str, say: Callable[[str], None]) -> dict[str, str]:
     """Write tags; a failure is this hospital's own affair and does not stop the node. Returns what is kept of it."""
     try:
-        work()
+        outcome = work()
     except CameoError as error:
         log.error("tags-failed", run=run, code=error.code)
         say(f"no tags for run {run}: {error.code}; {error.do}")
         return {"run": run, "error": error.code}
+    for one in outcome.world.given.left_out:
+        say(f"the model {one.name or 'file'} of run {one.run} does not serve: {one.what}")
     say(f"tags written for run {run}")
     return {"run": run, "error": ""}
 

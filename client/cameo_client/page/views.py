@@ -47,11 +47,16 @@ class TagRow:
 
 @dataclass(frozen=True)
 class TagTable:
-    """The last evaluation. at: UTC text; snapshot: of the facts, "" when not known."""
+    """The last evaluation. at: UTC text; snapshot: of the facts, "" when not known.
+
+    models: (column of scores, run whose model filled it). left_out: (column, run, why its model does not serve).
+    """
 
     at: str
     snapshot: str
     rows: tuple[TagRow, ...]
+    models: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -259,4 +264,10 @@ def tag_table(last: Mapping[str, Any]) -> TagTable:
         )
         for one in last["counts"]
     )
-    return TagTable(at=last["at"], snapshot=last["snapshot"] or "", rows=tuple(rows))
+    return TagTable(
+        at=last["at"],
+        snapshot=last["snapshot"] or "",
+        rows=tuple(rows),
+        models=tuple((one["name"], one["run"]) for one in last.get("models", ())),
+        left_out=tuple((one["name"], one["run"], one["what"]) for one in last.get("models_left_out", ())),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from cameo_client.tags.pack import SCOPE_OF, Rule, Scope
 from cameo_client.tags.policy import TagPolicy
 from cameo_client.tags.record import write
 from cameo_client.tags.rehearsal import changed_by_model, disparity, overlaps, reach
-from cameo_client.tags.schema import ModelInfo, Schema
+from cameo_client.tags.schema import LeftOut, ModelInfo, Schema
 from cameo_client.tags.store import StoredTag, TagStore
 from cameo_client.tags.world import Circumstances, Quality
 from cameo_protocol.errors import ExitCode, OperatorError
@@ -38,7 +38,7 @@ class Ward:
     """What the node brings to an evaluation: the patients' facts with model columns, and what they came with.
 
     facts: `pseudonym`, the catalogue's columns, and `risk_<label>`, `segment`, `segment_strength` where there is a
-    model. models: who filled these columns. now: timezone-aware.
+    model. models: who filled these columns. left_out: stored models that do not serve. now: timezone-aware.
     """
 
     facts: pl.DataFrame
@@ -49,6 +49,7 @@ class Ward:
     consents: ConsentStore
     policy: TagPolicy
     now: datetime
+    left_out: Sequence[LeftOut] = ()
 
 
 def quality_of(score: float, hard: bool, pseudonyms: Sequence[str], records: pl.Series, floor: float) -> Quality:
@@ -72,6 +73,7 @@ def _inputs(paths: Sequence[Path], ward: Ward, store: TagStore) -> tuple[Schema,
         consent=ward.consents,
         quality=ward.quality,
         models=judged(ward.models, ward.facts, store),
+        left_out=ward.left_out,
         approved_packs=store.approved_packs(),
         now=ward.now,
         snapshot=ward.snapshot,
@@ -93,6 +95,7 @@ def dry_run(paths: Sequence[Path], ward: Ward, store: TagStore) -> dict[str, Any
     return {
         "schema_version": SCHEMA_VERSION,
         "command": "dry-run",
+        **_models(outcome),
         "not_approved": sorted({one.pack_id for one in outcome.world.rules if one.pack_sha256 not in approved}),
         "tags": [tally.as_dict() for tally in counts(outcome)],
         "reach": reach(outcome),
@@ -108,8 +111,20 @@ def dry_run(paths: Sequence[Path], ward: Ward, store: TagStore) -> dict[str, Any
 
 def diff_models(paths: Sequence[Path], old: Ward, new: Ward, store: TagStore) -> dict[str, Any]:
     """Which tags would change by the model update alone: the same facts, rules and history with either model."""
-    rows = changed_by_model(evaluate(paths, old, store), evaluate(paths, new, store))
-    return {"schema_version": SCHEMA_VERSION, "command": "diff-models", "tags": rows}
+    before, after = evaluate(paths, old, store), evaluate(paths, new, store)
+    rows = changed_by_model(before, after)
+    sides = {"before": _models(before), "after": _models(after)}
+    return {"schema_version": SCHEMA_VERSION, "command": "diff-models", **sides, "tags": rows}
+
+
+def _models(outcome: Outcome) -> dict[str, Any]:
+    """Which model fills each column of scores, of which run, and which stored models do not serve."""
+    given = outcome.world.given
+    serving = [
+        {"name": one.name, "run": one.run, "model_id": one.model_id, "released": one.released.isoformat()}
+        for one in given.models
+    ]
+    return {"models": serving, "models_left_out": [asdict(one) for one in given.left_out]}
 
 
 def apply_packs(
@@ -136,6 +151,7 @@ def apply_packs(
         "schema_version": SCHEMA_VERSION,
         "command": "apply",
         **changes,
+        **_models(outcome),
         "evaluated": facts.height,
         "patients": ward.facts.height,
         "tags": [tally.as_dict() for tally in counts(outcome)],
@@ -182,6 +198,8 @@ def queue(store: TagStore, now: datetime) -> dict[str, Any]:
                 "tag": row.tag,
                 "reason": row.reason,
                 "because": list(row.because),
+                "model": row.model,
+                "model_run": row.model_run,
                 "since": row.since,
                 "approvals": store.approvals(row.pseudonym, row.rule, row.rule_version),
             }

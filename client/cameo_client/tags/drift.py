@@ -7,13 +7,13 @@ The population stability index compares how patients spread over ten score bands
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
-from cameo_client.tags.schema import MAX_SEGMENTS, ModelInfo
+from cameo_client.tags.schema import MAX_SEGMENTS, SEGMENT, ModelInfo
 from cameo_client.tags.store import TagStore
 
 BANDS = 10
@@ -43,7 +43,8 @@ def judged(models: Sequence[ModelInfo], facts: pl.DataFrame, store: TagStore) ->
 
     A model that is already known to have drifted stays so, whatever fewer facts would say.
     """
-    return tuple(replace(model, drifted=model.drifted or _drifted(model, facts, store)) for model in models)
+    known = store.spreads() if models else {}
+    return tuple(replace(model, drifted=model.drifted or _drifted(model, facts, known)) for model in models)
 
 
 def remember(models: Sequence[ModelInfo], facts: pl.DataFrame, store: TagStore) -> None:
@@ -52,11 +53,11 @@ def remember(models: Sequence[ModelInfo], facts: pl.DataFrame, store: TagStore) 
 
 
 def _spread(model: ModelInfo, facts: pl.DataFrame) -> tuple[int, ...]:
-    return spread(facts[model.name], segment=model.name == "segment")
+    return spread(facts[model.name], segment=model.name == SEGMENT)
 
 
-def _drifted(model: ModelInfo, facts: pl.DataFrame, store: TagStore) -> bool:
-    before = store.spreads().get(model.model_id)
+def _drifted(model: ModelInfo, facts: pl.DataFrame, known: Mapping[str, Sequence[int]]) -> bool:
+    before = known.get(model.model_id)
     if before is None or model.name not in facts.columns:
         return False
     index = stability(before, _spread(model, facts))

@@ -23,6 +23,7 @@ STORAGE_GUARDS = 9
 class Explanation:
     """One (patient, tag) answered. true, false, unknown: the rule's comparisons by their answer, with the value.
 
+    models: what the rule reads of models: each one's name, its run, its id; run and id "" where none serves.
     guards: (number, name, "passed" | "failed" | "not reached"). staff, patient: whole sentences.
     """
 
@@ -38,6 +39,7 @@ class Explanation:
     true: tuple[str, ...]
     false: tuple[str, ...]
     unknown: tuple[str, ...]
+    models: tuple[Mapping[str, str], ...]
     guards: tuple[tuple[int, str, str], ...]
     staff: str
     patient: str
@@ -76,10 +78,16 @@ def explain(outcome: Outcome, pseudonym: str, tag: str) -> Explanation:
         true=answers["true"],
         false=answers["false"],
         unknown=answers["unknown"],
+        models=tuple(_model(outcome, name) for name in item.models),
         guards=_path(verdict, reason),
         staff=_staff(outcome, item, values, verdict, reason, answers),
         patient=_patient(outcome, item, values, verdict, reason),
     )
+
+
+def _model(outcome: Outcome, name: str) -> Mapping[str, str]:
+    found = next((model for model in outcome.world.given.models if model.name == name), None)
+    return {"name": name, "run": found.run if found else "", "model_id": found.model_id if found else ""}
 
 
 def _verdict(outcome: Outcome, item: BoundRule, row: int) -> Verdict:

@@ -16,7 +16,7 @@ from cameo_client.consent.uses import minors
 from cameo_client.tags.bind import BoundRule
 from cameo_client.tags.compile import compile_tree
 from cameo_client.tags.pack import SCOPE_OF, Scope
-from cameo_client.tags.schema import ModelInfo
+from cameo_client.tags.schema import SEGMENT, ModelInfo
 from cameo_client.tags.world import Mask, World
 
 Failure = tuple[str, str, Mask]
@@ -195,7 +195,7 @@ def _model_faults(world: World, item: BoundRule, model: ModelInfo | None) -> dic
         "model-version": model.version < need.min_version,
         "model-too-old": age > timedelta(days=need.max_age_days),
         "model-not-audited": not model.audited,
-        "model-not-calibrated": (model.name != "segment" or "calibrated" in need.require) and not model.calibrated,
+        "model-not-calibrated": (model.name != SEGMENT or "calibrated" in need.require) and not model.calibrated,
         "model-drifted": "no_drift" in need.require and model.drifted,
         "model-over-budget": "within_budget" in need.require and not model.within_budget,
     }

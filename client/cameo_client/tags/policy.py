@@ -16,6 +16,7 @@ from cameo_client.tags.schema import Schema
 from cameo_client.tags.typecheck import check
 from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.facts import Purpose
+from cameo_protocol.plan import Hex32
 from cameo_protocol.strict_yaml import parse_model
 
 Clock = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
@@ -113,6 +114,7 @@ class TagPolicy(_Frozen):
     age_column: tells minors, who need a guardian's decision; a patient whose age is null counts as one.
     flags: yes/no facts that stop every tag of a patient. quality_floor may be raised, not lowered.
     max_snapshot_age_days: None leaves the age of the facts to the quality score.
+    withdrawn_models: ids of models that must not serve; the next older one of the same column takes their place.
     """
 
     version: Literal[1]
@@ -132,6 +134,7 @@ class TagPolicy(_Frozen):
     quiet: QuietHours
     fairness: Fairness = Fairness()
     exports: Exports = Exports()
+    withdrawn_models: tuple[Hex32, ...] = ()
 
     @model_validator(mode="after")
     def _care_only(self) -> Self:
@@ -160,6 +163,7 @@ def laxer(own: TagPolicy, least: TagPolicy) -> tuple[str, ...]:
         "flags leave one out": not set(least.flags) <= set(own.flags),
         "review_sample is smaller": own.review_sample < least.review_sample,
         "quiet hours are shorter": any(least.quiet.covers(at) and not own.quiet.covers(at) for at in minutes),
+        "withdrawn_models leaves one out": not set(least.withdrawn_models) <= set(own.withdrawn_models),
         "fairness looks at fewer facts": not set(least.fairness.columns) <= set(own.fairness.columns),
         "fairness alerts later": own.fairness.ratio < least.fairness.ratio,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from cameo_client.data.database import Database
 from cameo_client.tags.export import frame_of
@@ -13,6 +14,19 @@ from cameo_protocol.errors import ExitCode, OperatorError
 _NAME = re.compile(r"(?:[a-z_][a-z0-9_]{0,62}\.)?[a-z_][a-z0-9_]{0,62}")
 _TYPES = {"rule_version": "BIGINT", "guard": "BIGINT", "model_version": "BIGINT", "model_round": "BIGINT",
           "run": "BIGINT"}  # fmt: skip
+
+_LATER = ("model_run",)
+
+
+def _add_later(cursor: Any, table: str) -> None:
+    """Give a table that an earlier version made the columns it lacks. Only then are rights on its form needed."""
+    for column in _LATER:
+        cursor.execute(
+            f"SELECT 1 FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attname = '{column}'"  # noqa: S608
+            " AND NOT attisdropped"
+        )
+        if cursor.fetch_polars().is_empty():
+            cursor.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT")
 
 
 def check_table(table: str) -> None:
@@ -39,6 +53,7 @@ def replace_table(database: Database, table: str, tags: Sequence[StoredTag]) -> 
     try:
         with dbapi.connect(database.connection_string()) as db, db.cursor() as cursor:
             cursor.execute(f"CREATE TABLE IF NOT EXISTS {table} ({fields})")
+            _add_later(cursor, table)
             cursor.execute(f"DELETE FROM {table}")  # noqa: S608 - a checked name
             if frame.height:
                 cursor.adbc_ingest(name, frame, mode="append", **where)

@@ -6,6 +6,7 @@ import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from cameo_client.tags import incremental
 from cameo_client.tags.apply import Decision, Outcome, counts
@@ -85,8 +86,11 @@ def _close(
     given = outcome.world.given
     snapshot = given.snapshot.isoformat() if given.snapshot else None
     tallies = [tally.as_dict() for tally in counts(outcome)]
+    models = [{"name": model.name, "run": model.run, "model_id": model.model_id} for model in given.models]
+    left_out = [asdict(one) for one in given.left_out]
     summary = {"snapshot": snapshot, "facts_schema": outcome.world.schema.id, **result}
-    store.close_run(db, run, given.now, {**summary, "counts": tallies, "digest": digest})
+    used = {"models": models, "models_left_out": left_out}
+    store.close_run(db, run, given.now, {**summary, **used, "counts": tallies, "digest": digest})
     packs = sorted({item.pack_sha256 for item in outcome.world.rules})
     body = {"run": run, "snapshot": snapshot, "packs": packs, "decisions_sha256": digest, **result}
     store.log(db, "applied", body, given.now)
@@ -117,6 +121,7 @@ def _row(decision: Decision, since: str, run: int, outcome: Outcome) -> StoredTa
         decided=utc_text(decision.decided),
         expires=utc_text(decision.expires),
         run=run,
+        model_run=model.run if model else "",
     )
 
 

@@ -40,6 +40,7 @@ def _tags(answer: Answer) -> list[str]:
         waiting, blocked = sum(tag["waiting"].values()), sum(tag["blocked"].values())
         lines.append(f"{tag['tag']:<32} {tag['stored']:>8} {waiting:>8} {blocked:>8}  {why}".rstrip())
     lines += [line for row in answer.get("reach", ()) for line in _reach(row)]
+    lines += _which_models(answer)
     for row in answer.get("overlaps", ()):
         lines.append(f"overlap: {' and '.join(row['tags'])} go together in {row['together']:.0%} of those with either")
     for row in answer.get("disparity", ()):
@@ -53,6 +54,13 @@ def _tags(answer: Answer) -> list[str]:
     lines += [f"note: the pack {name} is not approved yet" for name in answer.get("not_approved", ())]
     changes = [f"{answer[key]} {key}" for key in ("added", "removed", "changed", "unchanged") if key in answer]
     return [*lines, ("would be: " if answer["command"] == "dry-run" else "") + ", ".join(changes)]
+
+
+def _which_models(answer: Answer) -> list[str]:
+    lines = [f"model: {one['name']} of run {one['run']}, id {one['model_id'][:12]}" for one in answer.get("models", ())]
+    for one in answer.get("models_left_out", ()):
+        lines.append(f"model left out: {one['name'] or 'unreadable'} of run {one['run']}: {one['what']}")
+    return lines
 
 
 def _reach(row: Answer) -> list[str]:
@@ -69,6 +77,8 @@ def _models(answer: Answer) -> list[str]:
     for row in answer["tags"]:
         why = ", ".join(f"{reason} {number}" for reason, number in row["why_removed"].items())
         lines.append(f"{row['tag']:<32} {row['added']:>8} {row['removed']:>8} {row['unchanged']:>9}  {why}".rstrip())
+    for side in ("before", "after"):
+        lines += [f"{side}: {line}" for line in _which_models(answer.get(side, {}))]
     return lines
 
 
@@ -115,6 +125,9 @@ def _explain(answer: Answer) -> list[str]:
     lines += [f"  guard {number:>2}  {name:<24} {state}" for number, name, state in answer["guards"]]
     if answer["verdict"] == "stored":
         lines.append(f"  message: {answer['contact']}")
+    for one in answer["models"]:
+        source = f"of run {one['run']}, id {one['model_id'][:12]}" if one["model_id"] else "is not there"
+        lines.append(f"  model {one['name']} {source}")
     lines.append(f"  rule {answer['rule']} version {answer['rule_version']}, pack {answer['pack']}")
     return [*lines, *_history(answer), f"in the patient's words: {answer['patient']}"]
 

@@ -6,7 +6,9 @@ a tag or a person is a blind index (`who`, `what`, `slot`, `person`) or sealed (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cameo_client.tags import chain
 
@@ -40,7 +42,11 @@ CREATE INDEX access_by_patient ON access (who);
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTag:
-    """A stored or waiting tag with everything that led to it."""
+    """A stored or waiting tag with everything that led to it.
+
+    run: the evaluation. model_run: the run that trained the model, "" where no model was read, and in rows that an
+    earlier version wrote.
+    """
 
     pseudonym: str
     tag: str
@@ -63,6 +69,19 @@ class StoredTag:
     decided: str
     expires: str
     run: int
+    model_run: str = ""
 
 
 NAMES = tuple(StoredTag.__dataclass_fields__)
+LEAST_NAMES = NAMES.index("model_run")  # as many as the first rows of this file's version have
+
+
+def values_of(tag: StoredTag) -> list[object]:
+    """A row as it is sealed."""
+    return [getattr(tag, name) for name in NAMES]
+
+
+def tag_of(values: Sequence[Any]) -> StoredTag:
+    """The row of what was sealed, also by an earlier version, whose rows lack the last fields."""
+    named = dict(zip(NAMES[: max(len(values), LEAST_NAMES)], values, strict=True))
+    return StoredTag(**{**named, "because": tuple(named["because"])})

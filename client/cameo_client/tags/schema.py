@@ -18,6 +18,7 @@ ALL_PURPOSES: tuple[Purpose, ...] = (
     "care_management", "service_reminder", "health_education", "marketing", "research",
 )  # fmt: skip
 MAX_SEGMENTS = 64
+SEGMENT = "segment"  # the column, and the name of the model that fills it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +45,31 @@ class Column:
 class ModelInfo:
     """A released model whose outputs stand in the frame. name: "segment", or the risk column it fills.
 
-    released: when it was published, timezone-aware. model_id: hash or id of the bundle. audited: the recipe's privacy
-    audit passed, as the signed card says. calibrated, drifted, within_budget: what the hospital's checks say.
+    released: when it was published, timezone-aware. model_id: hash or id of the bundle. run: the run that trained it.
+    audited: the recipe's privacy audit passed, as the signed card says. calibrated, drifted, within_budget: what the
+    hospital's checks say.
     """
 
     name: str
     version: int
     model_id: str
     released: datetime
+    run: str = ""
     round: int = 0
     audited: bool = False
     calibrated: bool = False
     drifted: bool = False
     within_budget: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A stored model that does not serve. name: of the model, "" where not even that can be read. reason: a code."""
+
+    run: str
+    name: str
+    reason: str
+    what: str
 
 
 @dataclass(frozen=True)
@@ -134,14 +147,14 @@ def _risk(name: str) -> Column:
 
 def _segment() -> Column:
     return Column(
-        name="segment",
+        name=SEGMENT,
         kind="number",
         whole=True,
         low=1,
         high=MAX_SEGMENTS,
         sensitivity="inferred_health",
         purposes=ALL_PURPOSES,
-        model="segment",
+        model=SEGMENT,
     )
 
 
@@ -153,5 +166,5 @@ def _strength() -> Column:
         high=1.0,
         sensitivity="inferred_health",
         purposes=ALL_PURPOSES,
-        model="segment",
+        model=SEGMENT,
     )

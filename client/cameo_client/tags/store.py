@@ -21,7 +21,7 @@ from cameo_client.tags import chain
 from cameo_client.tags.cipher import KEYS, Cipher
 from cameo_client.tags.pack import Pack, Rule
 from cameo_client.tags.policy import TagPolicy
-from cameo_client.tags.rows import NAMES, SCHEMA, VERSION, StoredTag
+from cameo_client.tags.rows import SCHEMA, VERSION, StoredTag, tag_of, values_of
 from cameo_client.tags.world import Memory
 from cameo_client.vault import Vault
 from cameo_protocol.errors import ExitCode, OperatorError
@@ -246,7 +246,7 @@ class TagStore:
         """Write one tag, or replace it, inside the caller's transaction."""
         who, what = self.cipher.index("who", tag.pseudonym), self.cipher.index("tag", tag.tag)
         place = b"tags" + who + what + tag.state.encode() + tag.expires.encode()
-        body = self.cipher.seal(place, [getattr(tag, name) for name in NAMES])
+        body = self.cipher.seal(place, values_of(tag))
         db.execute("INSERT OR REPLACE INTO tags VALUES (?,?,?,?,?)", (who, what, tag.state, tag.expires, body))
 
     def drop(self, db: sqlite3.Connection, pseudonym: str, tag: str) -> str | None:
@@ -282,8 +282,7 @@ class TagStore:
         found = []
         for row in self._db.execute(query, (after, who, state)):
             place = b"tags" + row[0] + row[1] + row[2].encode() + row[3].encode()
-            values = dict(zip(NAMES, self.cipher.unseal(place, row[4]), strict=True))
-            found.append(StoredTag(**{**values, "because": tuple(values["because"])}))
+            found.append(tag_of(self.cipher.unseal(place, row[4])))
         return sorted(found, key=lambda tag: (tag.pseudonym, tag.tag))
 
     def add_history(

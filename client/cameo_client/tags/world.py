@@ -14,7 +14,7 @@ import polars as pl
 from cameo_client.tags.bind import BoundRule
 from cameo_client.tags.pack import Scope
 from cameo_client.tags.policy import TagPolicy
-from cameo_client.tags.schema import ModelInfo, Schema
+from cameo_client.tags.schema import LeftOut, ModelInfo, Schema
 
 Mask = npt.NDArray[np.bool_]
 
@@ -65,12 +65,16 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Circumstances:
-    """The inputs of one evaluation that are not facts. now: timezone-aware. snapshot: index date of the facts."""
+    """The inputs of one evaluation that are not facts. now: timezone-aware. snapshot: index date of the facts.
+
+    left_out: stored models that do not serve, for people to see; no decision looks at them.
+    """
 
     policy: TagPolicy
     consent: ConsentLookup
     quality: Quality
     models: Sequence[ModelInfo] = ()
+    left_out: Sequence[LeftOut] = ()
     approved_packs: Collection[str] = ()
     now: datetime
     snapshot: date | None

@@ -142,6 +142,19 @@ def test_a_postgresql_table_holds_what_the_store_holds_and_nothing_that_is_gone(
     assert store.accesses(first.pseudonym)[-1]["action"] == "exported as postgresql"
 
 
+def test_a_table_of_an_earlier_version_gets_the_new_column(store: TagStore, ward: Ward, url: str) -> None:
+    def export(now: Any) -> None:
+        database = Database(url=url)
+        takeout.export_table(store, ward.consents, ward.policy, "Dr A", now, database=database, table="old_tags")
+
+    export(ward.now)
+    with dbapi.connect(url) as db, db.cursor() as cursor:
+        cursor.execute("ALTER TABLE old_tags DROP COLUMN model_run")
+        db.commit()
+    export(ward.now)
+    assert read(url, "old_tags").columns[-1] == "model_run"
+
+
 def test_a_table_that_cannot_be_written_stays_as_it_was(store: TagStore, ward: Ward, url: str) -> None:
     with dbapi.connect(url) as db, db.cursor() as cursor:
         cursor.execute("CREATE TABLE other_tags (pseudonym TEXT, tag TEXT)")

@@ -1,0 +1,208 @@
+"""Which models serve: of every column the newest that is permitted and fits, and each tag says whose it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cameo_client.cli.tags import compare_models
+from cameo_client.data.catalogue import load_catalogue
+from cameo_client.home import NodeHome, write_file
+from cameo_client.node.publication import SIGNED
+from cameo_client.serving import Choice, choose
+from cameo_client.tagging import open_ward, pack_paths, serving_models, tag_patients, tag_policy
+from cameo_client.tags import desk
+from cameo_client.tags.guards import model_is_good
+from cameo_client.tags.render import text
+from cameo_client.tags.roles import Person, added, to_yaml
+from cameo_client.tags.rows import tag_of, values_of
+from cameo_client.tags.store import TagStore
+from cameo_protocol.confdir import conf_dir
+from cameo_protocol.errors import CameoError, OperatorError
+from cameo_protocol.packet import Packet
+from cameo_protocol.stages import PUBLISH
+from serving_kit import admit, made, plan_of, put, sealed
+
+MAIN, INSULIN, LAPSE = "risk_t2d_12m", "risk_insulin_3m", "risk_lapse"
+
+
+@pytest.fixture
+def home(world: Any) -> NodeHome:
+    """Hospital 1 after three runs: r1 of risk and segments, r2 of insulin, r3 of the risk again, without segments."""
+    home = NodeHome(world.homes / "h1")
+    for run, plan, seed in (
+        ("r1", plan_of(world.plan, "t2d_12m", segments=True), 1),
+        ("r2", plan_of(world.plan, "insulin_3m"), 2),
+        ("r3", plan_of(world.plan, "t2d_12m"), 3),
+    ):
+        admit(world, run, plan)
+        put(world, home.models, made(plan, run, seed))
+    return home
+
+
+def served(choice: Choice) -> dict[str, str]:
+    """Column -> the run whose model fills it."""
+    return {one.name: one.run for one in choice.serving}
+
+
+def choice_of(home: NodeHome, run: str | None = None) -> Choice:
+    return serving_models(home, load_catalogue("cardiometabolic"), tag_policy(home), run)
+
+
+def test_each_column_has_the_newest_model_of_its_own(home: NodeHome) -> None:
+    assert served(choice_of(home)) == {MAIN: "r3", INSULIN: "r2", "segment": "r1"}
+    assert choice_of(home).left_out == ()
+
+
+def test_as_it_was_when_a_run_was_the_newest(home: NodeHome) -> None:
+    assert served(choice_of(home, "r1")) == {MAIN: "r1", "segment": "r1"}
+    assert served(choice_of(home, "r2")) == {MAIN: "r1", INSULIN: "r2", "segment": "r1"}
+    assert served(choice_of(home, "r3")) == served(choice_of(home))
+    with pytest.raises(OperatorError, match="model-missing"):
+        choice_of(home, "r9")
+
+
+def test_a_run_alone_serves_as_ever(world: Any) -> None:
+    home = NodeHome(world.homes / "h1")
+    assert (served(choice_of(home)), choice_of(home).left_out) == ({}, ())
+    admit(world, "r1", world.plan)
+    put(world, home.models, made(world.plan, "r1"))
+    assert served(choice_of(home)) == {MAIN: "r1", "segment": "r1"}
+
+
+def test_models_on_another_catalogue_are_left_out_and_said(world: Any, home: NodeHome) -> None:
+    foreign = plan_of(world.plan, "t2d_12m", segments=True, catalogue_sha256="0" * 64)
+    admit(world, "r4", foreign)
+    put(world, home.models, made(foreign, "r4"))
+    choice = choice_of(home)
+    assert served(choice) == {MAIN: "r3", INSULIN: "r2", "segment": "r1"}
+    assert [(one.run, one.name, one.reason) for one in choice.left_out] == [
+        ("r4", MAIN, "model-catalogue"),
+        ("r4", "segment", "model-catalogue"),
+    ]
+    newer = plan_of(world.plan, "t2d_12m", segments=True)
+    admit(world, "r5", newer)
+    put(world, home.models, made(newer, "r5"))
+    assert choice_of(home).left_out == (), "what a newer one serves for is not worth a word"
+
+
+def test_the_officer_withdraws_one_model_and_the_one_before_serves(home: NodeHome) -> None:
+    chosen = {one.name: one.bundle.sha256() for one in choice_of(home).serving}
+    shipped = (conf_dir() / "tags" / "policy" / "guards.yaml").read_text()
+    write_file(
+        home.root / "tags-policy.yaml", f"{shipped}withdrawn_models: [{chosen[MAIN]}, {chosen[INSULIN]}]\n".encode()
+    )
+    choice = choice_of(home)
+    assert served(choice) == {MAIN: "r1", "segment": "r1"}
+    assert {(one.run, one.name, one.reason) for one in choice.left_out} == {
+        ("r3", MAIN, "model-withdrawn"),
+        ("r2", INSULIN, "model-withdrawn"),
+    }
+
+
+def test_a_changed_file_stops_where_it_is_the_newest_and_is_left_out_where_it_is_older(home: NodeHome) -> None:
+    def flip(run: str) -> None:
+        path = home.models / run / SIGNED
+        body = path.read_bytes()
+        path.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+
+    flip("r2")
+    choice = choice_of(home)
+    assert served(choice) == {MAIN: "r3", "segment": "r1"}
+    assert [(one.run, one.name, one.reason) for one in choice.left_out] == [("r2", "", "model-unreadable")]
+    flip("r3")
+    with pytest.raises(CameoError):
+        choice_of(home)
+
+
+def test_a_foreign_signature_serves_nowhere(world: Any, home: NodeHome) -> None:
+    with pytest.raises(CameoError):
+        choose(home.models, ("r3",), bytes(32), load_catalogue("cardiometabolic"))
+
+
+def test_tags_of_two_runs_stand_side_by_side_and_name_their_models(world: Any, home: NodeHome) -> None:
+    node, now = world.first, datetime.now(UTC)
+    local = node.local()
+    with TagStore(home.tags) as tags:
+        for path in pack_paths(home, local.catalogue.id):
+            desk.approve_pack(tags, path, local.catalogue, "officer", now)
+    outcome = tag_patients(home, local, node.consents, None, now)
+    assert {(one.name, one.run) for one in outcome.world.given.models} == {
+        (MAIN, "r3"), (INSULIN, "r2"), ("segment", "r1"),
+    }  # fmt: skip
+    with TagStore(home.tags) as tags:
+        rows, last = tags.tags(now), tags.last_run()
+        ward = open_ward(home, local, node.consents, None, now)
+        answer = desk.explain(pack_paths(home, local.catalogue.id), ward, tags, local.pseudonyms[0], "t2d-risk-high")
+    found = {(row.model, row.model_run) for row in rows}
+    assert ("segment", "r1") in found
+    assert ("", "") in found
+    assert all(run == {MAIN: "r3", INSULIN: "r2", "segment": "r1", "": ""}[model] for model, run in found)
+    assert last is not None
+    assert {one["run"] for one in last["models"]} == {"r1", "r2", "r3"}
+    assert [(one["name"], one["run"]) for one in answer["models"]] == [(MAIN, "r3")]
+    assert f"model {MAIN} of run r3" in text(answer)
+    lapse = next(item for item in outcome.world.rules if LAPSE in item.models)
+    assert not outcome.candidates[lapse.key].any()
+    assert outcome.world.unknown[lapse.key].any(), "without a model the answer is unknown"
+
+
+def test_each_model_has_an_age_of_its_own(world: Any, home: NodeHome) -> None:
+    old = (datetime.now(UTC) - timedelta(days=400)).timestamp()
+    os.utime(home.models / "r2" / SIGNED, (old, old))
+    local, now = world.first.local(), datetime.now(UTC)
+    ward = open_ward(home, local, world.first.consents, None, now)
+    with TagStore(home.tags) as tags:
+        outcome = desk.evaluate(pack_paths(home, local.catalogue.id), replace(ward), tags, trial=True)
+    models = {model.name: model for model in outcome.world.given.models}
+    assert (now - models[INSULIN].released).days >= 399 > (now - models[MAIN].released).days
+    failing = {(key, reason) for key, reason, rows in model_is_good(outcome.world, {}) if reason == "model-too-old"}
+    assert {key.split("/")[1] for key, _ in failing} == {"insulin-need-3m"}
+
+
+def test_diff_between_two_states_of_the_models(world: Any, home: NodeHome, capsys: pytest.CaptureFixture[str]) -> None:
+    home.roles.write_bytes(to_yaml(added(None, Person(name="C. Operator", roles=("operator",)))))
+    compare_models("r1", "r2", "C. Operator", home.root, True)
+    answer = json.loads(capsys.readouterr().out)
+    assert [{one["name"]: one["run"] for one in answer[side]["models"]} for side in ("before", "after")] == [
+        {MAIN: "r1", "segment": "r1"},
+        {MAIN: "r1", INSULIN: "r2", "segment": "r1"},
+    ]
+    changed = [row for row in answer["tags"] if row["added"] or row["removed"]]
+    assert all(row["models"] == [INSULIN] for row in changed), "a run of one label takes nothing from the others"
+
+
+def test_a_publication_told_to_the_node_leaves_the_models_of_other_labels(world: Any, home: NodeHome) -> None:
+    plan = plan_of(world.plan, "lapse")
+    admit(world, "r4", plan)
+    answer = world.first.hospital.handle(Packet(PUBLISH, sealed(world, made(plan, "r4"))))
+    assert answer.kind == PUBLISH
+    assert world.first.published.get_nowait() == "r4"
+    assert served(choice_of(home)) == {MAIN: "r3", INSULIN: "r2", "segment": "r1", LAPSE: "r4"}
+
+
+def test_rows_of_an_earlier_version_are_still_read(world: Any, home: NodeHome) -> None:
+    node, now = world.first, datetime.now(UTC)
+    local = node.local()
+    with TagStore(home.tags) as tags:
+        for path in pack_paths(home, local.catalogue.id):
+            desk.approve_pack(tags, path, local.catalogue, "officer", now)
+        tag_patients(home, local, node.consents, None, now)
+        row = next(row for row in tags.tags(now) if row.model_run)
+    assert tag_of(values_of(row)) == row
+    assert tag_of(values_of(row)[:-1]) == replace(row, model_run="")
+    for wrong in (values_of(row)[:-2], [*values_of(row), "more"]):
+        with pytest.raises(ValueError, match="zip"):
+            tag_of(wrong)
+
+
+def test_the_folder_of_models_may_hold_other_files(home: NodeHome, tmp_path: Path) -> None:
+    (home.models / "notes.txt").write_text("mine")
+    (home.models / "r0").mkdir()
+    assert served(choice_of(home)) == {MAIN: "r3", INSULIN: "r2", "segment": "r1"}
