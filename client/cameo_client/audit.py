@@ -29,16 +29,15 @@ NODE = "node"
 def open_audit(home: NodeHome) -> AuditLog:
     """Open the log, or begin it. A damaged file, or one of another kind, is an `OperatorError`."""
     path = home.audit
-    new = not path.exists()
-    if new and not home.audit_key.exists():
+    if not path.exists() and not home.audit_key.exists():
         _make_key(home.audit_key)
     key = load_ed25519(home.audit_key)
     with _guard(path):
+        with contextlib.suppress(OSError):  # SQLite says what is wrong
+            path.touch(mode=PRIVATE)
         db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         with _guard(path):
-            if new:
-                path.chmod(0o600)
             for pragma in PRAGMAS:
                 db.execute(f"PRAGMA {pragma}")
         return _log(path, db, key)

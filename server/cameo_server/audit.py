@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cameo_protocol.audit_log import COORDINATOR_KINDS
 from cameo_protocol.audit_store import PRAGMAS, AuditLog, broken, unusable
-from cameo_server.home import CoordinatorHome, load_ed25519
+from cameo_server.home import PRIVATE, CoordinatorHome, load_ed25519
 
 BUSY_SECONDS = 30.0
 COORDINATOR = "coordinator"
@@ -23,12 +23,11 @@ def open_audit(home: CoordinatorHome) -> AuditLog:
     """Open the log, or begin it. A damaged file, or one of another kind, is an `OperatorError`."""
     path = home.audit_log
     with _guard(path):
-        new = not path.exists()
+        with contextlib.suppress(OSError):  # SQLite says what is wrong
+            path.touch(mode=PRIVATE)
         db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         with _guard(path):
-            if new:
-                path.chmod(0o600)
             for pragma in PRAGMAS:
                 db.execute(f"PRAGMA {pragma}")
         key = load_ed25519(home.plan_key)

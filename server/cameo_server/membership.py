@@ -336,6 +336,8 @@ def _issue_server(home: CoordinatorHome, host: str, now: datetime) -> None:
 def open_roster(home: CoordinatorHome) -> Iterator[sqlite3.Connection]:
     """The roster in one transaction: all of it is kept, or nothing."""
     try:
+        if not home.roster.exists():
+            home.roster.touch(mode=PRIVATE)
         db = sqlite3.connect(home.roster, timeout=10, isolation_level=None)
         try:
             db.execute("PRAGMA synchronous = FULL")

@@ -93,6 +93,7 @@ class ConsentStore:
     def open(cls, path: Path) -> Self:
         """Open the store, or make an empty one. A file that is damaged or of another kind is an `OperatorError`."""
         try:
+            path.touch(mode=0o600)  # before SQLite opens it: its files beside it get the same rights
             db = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")

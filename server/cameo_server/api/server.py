@@ -24,6 +24,8 @@ from cameo_server.membership import server_pair_fits
 # Plans and cards are kilobytes; enrolment messages hold a card and a request.
 MAX_MESSAGE, MAX_ENROLMENT = 4 << 20, 1 << 16
 THREADS = 40
+# A connection that has not come in by then, or asks nothing for so long, gives its place back.
+HANDSHAKE_S, IDLE_S = 10, 60
 GRACE_S = 2.0
 
 
@@ -78,6 +80,8 @@ def _server(guard: Guard, most_bytes: int) -> grpc.Server:
         ("grpc.max_receive_message_length", most_bytes),
         ("grpc.max_concurrent_streams", THREADS),
         ("grpc.so_reuseport", 0),
+        ("grpc.server_handshake_timeout_ms", 1000 * HANDSHAKE_S),
+        ("grpc.max_connection_idle_ms", 1000 * IDLE_S),
     ]
     server = grpc.server(ThreadPoolExecutor(THREADS, "operator-api"), interceptors=[guard], options=options)
     checks = health.HealthServicer()

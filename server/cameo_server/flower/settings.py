@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from cameo_protocol.errors import OperatorError
+from cameo_server.home import PRIVATE, read_secret, write_file
 
 LOOPBACK = "127.0.0.1"
+SECRET_DIGITS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +53,9 @@ class SuperLinkSettings:
         for folder in (self.folder, self.logs, self.database_file.parent):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in (self.control_token_file, self.superexec_secret_file):
-            if not path.exists():
-                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(handle, "w") as file:
-                    file.write(secrets.token_hex(32))
+            # A whole one or none: the empty file that a full disk leaves would be a secret that everybody knows.
+            if not path.exists() or len(read_secret(path)) < SECRET_DIGITS:
+                write_file(path, secrets.token_hex(SECRET_DIGITS // 2).encode(), PRIVATE)
 
     @property
     def control_token_file(self) -> Path:

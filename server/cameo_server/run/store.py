@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cameo_protocol.errors import OperatorError
-from cameo_server.home import write_file
+from cameo_server.home import make_folder, write_file
 
 PLAN = "plan.json"
 EVENTS = "events.jsonl"
@@ -33,7 +33,7 @@ class RunStore:
 
     def create(self, plan: bytes) -> None:
         """Make the folder and write the plan; refuses a folder that already holds one."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         if (self.folder / PLAN).exists():
             raise OperatorError(
                 "run-exists", what=f"the run {self.folder.name} exists already", do="start it under another name"

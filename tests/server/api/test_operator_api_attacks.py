@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import socket
+import ssl
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -286,3 +289,29 @@ def test_a_proof_of_another_time_is_refused(stopped_api: Api, away: int) -> None
             stopped_api.collect(applicant, at + away)
         assert refused.value.code == "clock-differs"
         assert stopped_api.collect(replace(applicant, identity=Applicant("x").identity), at).state == "refused"
+
+
+def test_a_connection_that_does_not_come_in_or_asks_nothing_is_closed(
+    stopped_api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cameo_server.api.server.HANDSHAKE_S", 1)
+    monkeypatch.setattr("cameo_server.api.server.IDLE_S", 1)
+    context = ssl.create_default_context(cafile=str(stopped_api.home.ca_cert))
+    context.set_alpn_protocols(["h2"])
+    hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    with serve_api(Coordinator(stopped_api.home), "127.0.0.1"), contextlib.ExitStack() as stack:
+        ways = []
+        for port in stopped_api.ports:
+            ways.append(stack.enter_context(socket.create_connection(("127.0.0.1", port))))
+        for greeting in (b"", hello):
+            plain = socket.create_connection(("127.0.0.1", stopped_api.ports[1]))
+            ways.append(stack.enter_context(context.wrap_socket(plain, server_hostname="localhost")))
+            ways[-1].sendall(greeting)
+        for way in ways:
+            way.settimeout(10)
+            while way.recv(1 << 16):
+                pass
+        with stopped_api.client("auditor") as client:  # and who has come in is not held to one connection
+            for _ in range(2):
+                assert client.call("GetStatus", pb.GetStatusRequest()).role == "auditor"
+                time.sleep(1.5)
