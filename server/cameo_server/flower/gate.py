@@ -6,9 +6,11 @@ Flower's Control and Runtime APIs have no user authentication, so they are never
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 
 from flwr.common.constant import SUPERLINK_NODE_ID
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -35,6 +37,8 @@ MAX_BODY_BYTES = 8 << 20
 # So many bodies above the small size are read at once, whoever sends them, each for so many seconds at most.
 SMALL_BYTES = 1 << 16
 LARGE_AT_ONCE, BODY_S = 32, 120.0
+# Of these, so many for one address: who sends slowly on purpose does not keep the other hospitals out.
+LARGE_EACH = 16
 CONTROL_PREFIX, STREAM_PREFIX = "/v1/control/", "/v1/control/stream-"
 CONTROL_HEADER = "x-cameo-control"
 HOLD_HEADER = "x-cameo-hold"
@@ -62,7 +66,30 @@ def _bare(status: int) -> Answer:
     return Answer(status, [(b"content-length", b"0")], b"")
 
 
-async def _read(scope: Scope, receive: Receive, limit: int, large: asyncio.Semaphore) -> bytes:
+class _Places:
+    """Places for large bodies, of which no address gets all."""
+
+    def __init__(self) -> None:
+        self._all = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._each: dict[str, asyncio.Semaphore] = {}
+        self._users: Counter[str] = Counter()
+
+    @contextlib.asynccontextmanager
+    async def take(self, scope: Scope) -> AsyncIterator[None]:
+        """Wait for a place for whoever sends a request, and hold it."""
+        address = str((scope.get("client") or ("",))[0])
+        own = self._each.setdefault(address, asyncio.Semaphore(LARGE_EACH))
+        self._users[address] += 1
+        try:
+            async with own, self._all:
+                yield
+        finally:
+            self._users[address] -= 1
+            if not self._users[address]:
+                del self._users[address], self._each[address]
+
+
+async def _read(scope: Scope, receive: Receive, limit: int, large: _Places) -> bytes:
     """The whole body. 413 above the limit, before reading where the length is declared; 408 when it takes too long."""
     declared = None
     for name, value in scope["headers"]:
@@ -74,7 +101,7 @@ async def _read(scope: Scope, receive: Receive, limit: int, large: asyncio.Semap
         async with asyncio.timeout(BODY_S):
             if declared is not None and declared <= SMALL_BYTES:
                 return await _receive(receive, limit)
-            async with large:
+            async with large.take(scope):
                 return await _receive(receive, limit)
     except TimeoutError:
         raise _Refused(408) from None
@@ -107,7 +134,7 @@ class _Gate:
 
     def __init__(self, flower: Turnstile, bells: Bells) -> None:
         self._flower, self._bells = flower, bells
-        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._large = _Places()
 
     async def _enter(self, scope: Scope, body: bytes) -> Answer:
         answer = await self._flower.enter(scope, body)

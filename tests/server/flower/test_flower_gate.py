@@ -166,6 +166,38 @@ def test_a_body_that_never_ends_is_408(monkeypatch) -> None:
     asyncio.run(go())
 
 
+def test_who_sends_slowly_from_one_address_does_not_keep_the_others_out() -> None:
+    async def go() -> None:
+        target = fleet(App())
+        statuses: list[int] = []
+
+        async def one(address: str | None, body: asyncio.Event | None) -> None:
+            async def receive() -> dict:
+                if body is not None:
+                    await body.wait()
+                return {"type": "http.request", "body": b"x" * 70_000, "more_body": False}
+
+            async def send(message: dict) -> None:
+                statuses.extend([message["status"]] if "status" in message else [])
+
+            client = {"client": (address, 1)} if address else {}
+            scope = {"type": "http", "method": "POST", "path": "/v1/fleet/push-object", "headers": [], **client}
+            await target(scope, receive, send)
+
+        let_go = asyncio.Event()
+        slow = [asyncio.ensure_future(one("192.0.2.66", let_go)) for _ in range(3 * gate.LARGE_AT_ONCE)]
+        await asyncio.sleep(0.05)
+        for address in ("192.0.2.1", "2001:db8::1", None):
+            await asyncio.wait_for(one(address, None), 5)
+        assert statuses == [200, 200, 200]
+        let_go.set()
+        await asyncio.gather(*slow)
+        assert statuses == [200] * (3 + len(slow)), "they wait, and are not refused"
+        assert not target._large._each, "nothing is kept of who has gone"
+
+    asyncio.run(go())
+
+
 def test_many_large_bodies_are_read_a_few_at_a_time(monkeypatch) -> None:
     monkeypatch.setattr(gate, "LARGE_AT_ONCE", 2)
 
