@@ -6,6 +6,7 @@ The one module of this room that touches the terminal; only the command lines im
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import sys
 import tempfile
@@ -109,6 +110,7 @@ def serve(work: Callable[[threading.Event], None]) -> None:
 
 def execute(app: typer.Typer, name: str) -> int:
     """Run the command line and return its exit code; every failure becomes a described error on stderr."""
+    _no_core_dump()
     command, given = typer.main.get_command(app), dict[str, str]()
     try:
         result = command(prog_name=name, standalone_mode=False, obj=given)
@@ -130,6 +132,11 @@ def execute(app: typer.Typer, name: str) -> int:
     if result == ExitCode.INTERRUPT:  # typer turns Ctrl-C into this exit code by itself
         say("interrupted")
     return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _no_core_dump() -> None:
+    """A process that dies leaves no file of its memory, where patients' rows and keys may be; nor do its children."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _as_ours(error: Exception, name: str) -> CameoError:

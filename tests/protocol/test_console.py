@@ -157,3 +157,17 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert process.wait(30) == 0
     assert process.stderr
     assert process.stderr.read() == b""
+
+
+def test_a_command_that_dies_leaves_no_copy_of_its_memory_on_the_disk() -> None:
+    program = """
+import resource, sys
+from cameo_protocol.console import execute, new_app
+app = new_app("x")
+@app.command()
+def go() -> None: print(resource.getrlimit(resource.RLIMIT_CORE)[0])
+resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+sys.exit(execute(app, "x"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"

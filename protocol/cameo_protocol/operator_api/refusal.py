@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -14,6 +15,7 @@ WHAT: Final = "cameo-what-bin"
 DO: Final = "cameo-do-bin"
 # A proof is good for this many seconds on either side: clocks differ.
 PROOF_SECONDS: Final = 300
+_CODE = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -41,6 +43,8 @@ def from_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> OperatorError 
         return None
     try:
         known = ExitCode(int(exit_code))
+        if known == ExitCode.OK or not _CODE.fullmatch(code):
+            return None
         return OperatorError(code, what=what.decode(), do=do.decode(), exit=known)
     except ValueError:
         return None
