@@ -85,7 +85,7 @@ written by `scripts/error_table.py`; a test holds it against the source.
 | 4 | refused by a policy: budget, cohort, purpose |
 | 5 | authentication, keys, TLS |
 | 6 | data source |
-| 7 | another party, or a round, failed |
+| 7 | another party, or a round, failed; a run was stopped |
 | 130 | interrupted |
 
 What rule packs may get wrong has its own table in [tags.md](tags.md).

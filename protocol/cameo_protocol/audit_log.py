@@ -30,14 +30,16 @@ HOSPITAL_KINDS: Final = frozenset(
         "log-opened", "admission", "round-released", "model-stored", "file-changed", "federation-accepted",
         "federation-left", "node-paused", "node-resumed", "consent-imported",
         "consent-withdrawn", "consent-purged", "consent-enforced", "tags-applied", "tag-reviewed", "pack-approved",
-        "tags-exported", "backup-made", "backup-restored", "log-cut-noticed",
+        "tags-exported", "backup-made", "backup-restored", "log-cut-noticed", "consent-exported", "roles-changed",
+        "key-rotated", "key-forgotten", "page-link-made",
     }
 )  # fmt: skip
 COORDINATOR_KINDS: Final = frozenset(
     {
         "log-opened", "site-invited", "site-knocked", "site-approved", "site-added", "site-revoked",
         "certificate-renewed", "person-added", "person-revoked", "federation-issued", "run-started",
-        "run-stop-asked", "run-stopped", "models-released", "site-log-cut-noticed",
+        "run-stop-asked", "run-stopped", "run-resumed", "models-released", "site-log-cut-noticed", "recipe-audited",
+        "dashboard-link-made",
     }
 )  # fmt: skip
 # After these, and no others, a head is told.

@@ -26,6 +26,9 @@ app = new_app(
     "  cameo site invite hospital-a        (once for every hospital; send it the answer)\n"
     "  cameo site approve hospital-a       (after comparing fingerprints by phone)\n"
     "  cameo run data=heart"
+    "\n\n\b\nExit codes (docs/errors.md):\n"
+    "  0 done   1 our fault   2 usage or configuration   3 data quality   4 refused by a policy\n"
+    "  5 keys, certificates   6 data source   7 the other side, or a run that was stopped   130 interrupted"
 )
 app.command()(audit)
 app.command()(report)

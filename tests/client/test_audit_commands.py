@@ -107,7 +107,8 @@ def test_who_approves_and_takes_tags_is_written_down(shell: Shell, tmp_path: Pat
     assert shell("tags", "export", str(tmp_path / "tags.csv"), "--as", person)[0] == 0
     _, out, _ = shell("audit", "export")
     rows = [json.loads(line) for line in out.splitlines()]
-    found = [(row["kind"], row["who"], row["about"]) for row in rows[1:]]
+    found = [(row["kind"], row["who"], row["about"]) for row in rows[2:]]
+    assert rows[1]["kind"] == "roles-changed"
     assert found == [
         ("pack-approved", person, "heart"),
         ("tags-exported", person, "counts"),

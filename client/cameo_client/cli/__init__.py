@@ -14,6 +14,9 @@ app = new_app(
     "  cameo-node join HOST:PORT --token T --name hospital-a --source table --data heart.csv --mapping heart\n"
     "  cameo-node doctor\n"
     "  cameo-node start"
+    "\n\n\b\nExit codes (docs/errors.md):\n"
+    "  0 done   1 our fault   2 usage or configuration   3 data quality   4 refused by a policy\n"
+    "  5 keys, certificates   6 data source   7 the other side, or a run that was stopped   130 interrupted"
 )
 enrolling.register(app)
 joining.register(app)

@@ -60,8 +60,11 @@ def export(
     Example:
       cameo-node consent export --format fhir > consents.ndjson
     """
+    from cameo_client.audit import note
     from cameo_client.consent import exchange, fhir
+    from cameo_client.home import open_home
 
+    note(open_home(home), "consent-exported", about=form)
     with _store(home) as store:
         if form == "fhir":
             fhir.write_ndjson(store.records(), sys.stdout)

@@ -34,7 +34,7 @@ def page(
       cameo-node page
       cameo-node page --role care --as "A. Nurse"
     """
-    from cameo_client.audit import account
+    from cameo_client.audit import account, note
     from cameo_client.home import open_home
     from cameo_client.page.server import page_link
     from cameo_protocol.errors import ExitCode, OperatorError
@@ -45,7 +45,9 @@ def page(
         raise OperatorError(
             "reviewer-unnamed", what="the page needs a person's name", do="say who: --as NAME", exit=ExitCode.USAGE
         )
-    url = page_link(open_home(home), Visitor(name, role))
+    place = open_home(home)
+    url = page_link(place, Visitor(name, role))
+    note(place, "page-link-made", who=name, about=role)
     emit({"url": url, "role": role}, as_json, lambda: url)
 
 

@@ -187,7 +187,11 @@ def enforce_consent(home: Home = None, as_json: AsJson = False) -> None:
     Example:
       cameo-node tags enforce-consent
     """
-    _tell(enforce(home), as_json)
+    from cameo_client.audit import account
+
+    answer = enforce(home)
+    _note(home, "consent-enforced", account())
+    _tell(answer, as_json)
 
 
 def enforce(home: Path | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cameo_client.cli.options import AsJson, Home, PasswordEnv, PasswordFile
+from cameo_protocol.audit_log import MAX_TEXT
 from cameo_protocol.console import emit
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def roles(
       cameo-node tags roles
       cameo-node tags roles --add "B. Doctor" --role reviewer --owns "cardiology lead"
     """
+    from cameo_client.audit import note
     from cameo_client.home import PUBLIC, checked, open_home, write_file
     from cameo_client.tags import roles as who
     from cameo_client.tags.author import SCHEMA_VERSION
@@ -184,6 +186,7 @@ def roles(
     known = who.load_roles(place.roles) if add is None or place.roles.exists() else None
     if add is not None:
         known = who.added(known, checked(who.Person, name=add, roles=tuple(role or ()), owns=tuple(owns or ())))
+        note(place, "roles-changed", about=add, roles=" ".join(role or ()), owns=", ".join(owns or ())[:MAX_TEXT])
         write_file(place.roles, who.to_yaml(known), PUBLIC)
         with TagStore(place.tags) as store:
             entry = {"person": add, "roles": list(role or ()), "owns": list(owns or ())}
@@ -210,6 +213,7 @@ def rotate_key(
       cameo-node tags rotate-key --forget-former
     """
     from cameo_client import vault
+    from cameo_client.audit import note
     from cameo_client.home import open_home
     from cameo_client.tags.store import TagStore
 
@@ -217,6 +221,7 @@ def rotate_key(
     fresh = vault.Vault.open(place) if forget else vault.rotate(place)
     with TagStore(place.tags, fresh) as store:  # opening it wraps its keys with the current key
         store.note("key-forgotten" if forget else "key-rotated", {"key": fresh.current.id.hex()}, datetime.now(UTC))
+    note(place, "key-forgotten" if forget else "key-rotated", about="key-encryption key", key=fresh.current.id.hex())
     if forget:
         vault.finish(place)
     emit({"key": fresh.current.id.hex()}, as_json, lambda: f"key in use: {fresh.current.id.hex()}")

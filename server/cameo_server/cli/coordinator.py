@@ -174,6 +174,7 @@ def page(
     import time
 
     from cameo_protocol.web.links import Visitor, make_link
+    from cameo_server.audit import note
     from cameo_server.dashboard.keys import page_key
     from cameo_server.home import load_config, open_home
     from cameo_server.launch import require_running
@@ -181,6 +182,7 @@ def page(
     place = open_home(home)
     require_running(place)
     code = make_link(page_key(place), Visitor(role, role), time.time(), os.urandom(16))
+    note(place, "dashboard-link-made", about=role)
     url = f"http://localhost:{load_config(place).page_port}/login?link={code}"
     say("this link works once, on this machine, for ten minutes")
     emit({"url": url, "role": role}, as_json, lambda: url)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,15 +56,15 @@ def runs(
 def watch(run: Run, home: Home = None, profile: Profile = None, as_json: AsJson = False) -> None:
     """Show the steps of RUN from its first to its end.
 
-    Ctrl-C ends the looking, not the run. With --json: one object a line, as they come.
+    Ctrl-C ends the looking, not the run. With --json: one object a line, as they come. Exit code 0 when the run has
+    published, 7 when it was stopped, or when the coordinator stopped and did not come back within a minute.
 
     \b
     Example:
       cameo watch 20260101-120000-ab12
     """
     if as_json:
-        for event in events(home, profile, run):
-            typer.echo(json.dumps(event))
+        watched(home, profile, run, lambda event: typer.echo(json.dumps(event)))
         return
     watched(home, profile, run)
     emit({}, False, lambda: f"run {run} published")
@@ -122,8 +122,13 @@ def events(home: Path | None, profile: Path | None, run: str) -> Iterator[dict[s
         time.sleep(PAUSE_S)
 
 
-def watched(home: Path | None, profile: Path | None, run: str) -> dict[str, Any]:
-    """Say each event; the figures of the evaluation, or an `OperatorError` when the run was stopped."""
+def watched(
+    home: Path | None, profile: Path | None, run: str, show: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """Show each event (default: say its line); the figures of the evaluation, or an `OperatorError` of a stopped run.
+
+    That error has exit code 7, whatever stopped the run.
+    """
     from cameo_protocol.errors import ExitCode, OperatorError
     from cameo_server.cli.progress import line
 
@@ -131,7 +136,10 @@ def watched(home: Path | None, profile: Path | None, run: str) -> dict[str, Any]
     stopped: OperatorError | None = None
     last = ""
     for event in events(home, profile, run):
-        say(line(event))
+        if show is None:
+            say(line(event))
+        else:
+            show(event)
         last = event["event"]
         if last == "evaluated":
             figures = event["figures"]

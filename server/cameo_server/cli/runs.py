@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from cameo_server.cli.options import AsJson, Home, Profile
 
 if TYPE_CHECKING:
     from cameo_protocol.plan import RunPlan
+    from cameo_server.api.client import OperatorClient
     from cameo_server.run.release_gate import Auditor
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[OVERRIDES]...", hidden=True)]
@@ -73,8 +75,11 @@ def run_with(auditor: Auditor) -> Callable[..., None]:
         """Start a run on the running coordinator and follow it.
 
         OVERRIDES change conf/experiment.yaml. The plan and its cost are shown first, and its recipe is audited where
-        that was not done before; hospitals then decide for themselves whether they take part. Ctrl-C ends the
-        looking, not the run: see `cameo watch` and `cameo stop`.
+        that was not done before; with --profile it must have been, on the coordinator's machine. Hospitals then decide
+        for themselves whether they take part. Ctrl-C ends the looking, not the run: see `cameo watch` and `cameo stop`.
+
+        Exit code 0 when the run has published, 4 when its audit failed, 7 when too few hospitals are there or the run
+        was stopped.
 
         \b
         Example:
@@ -92,7 +97,6 @@ def run_with(auditor: Auditor) -> Callable[..., None]:
 def _run(
     auditor: Auditor, overrides: list[str], home: Path | None, profile: Path | None, *, follow: bool, as_json: bool
 ) -> None:
-    from cameo_protocol.operator_api import operator_pb2 as pb
     from cameo_server.api.client import connected
     from cameo_server.cli.following import watched
     from cameo_server.cli.presence import await_hospitals
@@ -107,7 +111,7 @@ def _run(
     if profile is None:  # the audit of a coordinator elsewhere lies there, and is asked for there
         auditor(open_home(home), made)
     with connected(home, profile) as client:
-        name = client.call("StartRun", pb.StartRunRequest(plan=made.canonical())).run
+        name = _started(client, made.canonical(), overrides, elsewhere=profile is not None)
     value: dict[str, Any] = {"run": name, "plan_id": made.plan_id()}
     if profile is None:
         value["folder"] = str(open_home(home).runs / name)
@@ -119,10 +123,30 @@ def _run(
     emit(value, as_json, lambda: f"run {name} published\nModels, card and events: {where}")
 
 
+def _started(client: OperatorClient, plan: bytes, overrides: list[str], *, elsewhere: bool) -> str:
+    """Start the run and tell its name. elsewhere: on a coordinator's machine that is not this one."""
+    from cameo_protocol.errors import ExitCode, OperatorError
+    from cameo_protocol.operator_api import operator_pb2 as pb
+
+    try:
+        return str(client.call("StartRun", pb.StartRunRequest(plan=plan)).run)
+    except OperatorError as error:
+        if not elsewhere or error.code != "audit-missing":
+            raise
+        raise OperatorError(
+            "audit-missing",
+            what="the coordinator has no audit of this plan's recipe, and one is made on its own machine only",
+            do="when this has been run there, run the command again; on the coordinator's machine: "
+            + shlex.join(["cameo", "audit", "--plan", *overrides]),
+            exit=ExitCode.POLICY,
+        ) from None
+
+
 def _resume(
     run: str, overrides: list[str], home: Path | None, profile: Path | None, *, follow: bool, as_json: bool
 ) -> None:
     from cameo_protocol.errors import ExitCode, OperatorError
+    from cameo_server.audit import note
     from cameo_server.cli.following import watched
     from cameo_server.home import open_home
     from cameo_server.launch import resume_run
@@ -134,7 +158,10 @@ def _resume(
             do=f"with nothing else, on the coordinator's machine: cameo run --resume {run}",
             exit=ExitCode.USAGE,
         )
-    started = resume_run(open_home(home), run)
+    place = open_home(home)
+    started = resume_run(place, run)
+    if started:
+        note(place, "run-resumed", about=run)
     value: dict[str, Any] = {"run": run, "started": started}
     if not follow:
         emit(value, as_json, lambda: f"run {run} goes on" if started else f"run {run} is being driven already")

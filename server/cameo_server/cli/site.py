@@ -79,6 +79,8 @@ def invite(
             f"{name} may join until {made.expires}. Send it this, on a safe way:\n"
             f"  cameo-node join {made.address} --token {made.token} --name {name}"
             " --source KIND --data PATH --mapping NAME\n"
+            "Where others can use that machine, --token-file FILE or --token - (standard input) instead of --token"
+            " keeps the token off its command line\n"
             "Next, when it has knocked: cameo site list"
         ),
     )

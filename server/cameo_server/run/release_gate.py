@@ -18,6 +18,7 @@ from cameo_protocol.envelope import open_envelope, seal
 from cameo_protocol.errors import ExitCode, OperatorError, Reject
 from cameo_protocol.plan import Hex32, RunPlan
 from cameo_protocol.recipe import recipe_of
+from cameo_server.audit import note
 from cameo_server.home import CoordinatorHome, load_ed25519, read_file, write_file
 
 AUDIT_VERSION = 1
@@ -99,8 +100,9 @@ def software() -> dict[str, str]:
 
 
 def keep(home: CoordinatorHome, audit: Audit) -> Path:
-    """Sign an audit and write it to audits/ of the home; returns its path."""
+    """Sign an audit and write it to audits/ of the home, and that it was made into the audit log; returns its path."""
     path = _path(home, audit.recipe)
+    note(home, "recipe-audited", about=audit.recipe, effort=audit.effort, passed="yes" if audit.passed else "no")
     write_file(path, seal(load_ed25519(home.plan_key), LABEL, audit.model_dump_json()))
     return path
 

@@ -26,6 +26,14 @@ def test_approval_without_a_terminal_names_an_option_that_exists(api: Api, monke
     assert "--yes" not in error.value.do
 
 
+def test_an_invitation_says_how_the_token_stays_off_a_command_line(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.invite("hospital-a", ttl="30m", home=api.home.root)
+    told = capsys.readouterr().out
+    assert all(word in told for word in ("cameo-node join", "--token-file FILE", "--token - (standard input)"))
+
+
 def test_only_a_member_is_online_also_when_it_came_back_under_its_name(api: Api) -> None:
     api.admit("hospital-a")
     with api.client() as client:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 
 import pytest
 
+from cameo_protocol.console import execute, new_app
 from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.operator_api import operator_pb2 as pb
 from cameo_server.api.client import connect_home
@@ -93,3 +95,38 @@ def test_a_stream_that_just_ends_is_not_the_end(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(following, "events", lambda *_: iter([{"event": "returned", "sites": ["a"]}]))
     with pytest.raises(OperatorError, match="coordinator-stopped"):
         following.watched(None, None, "r1")
+
+
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_a_run_that_was_stopped_ends_the_watching_with_7(
+    how: list[str],
+    home: CoordinatorHome,
+    store: RunStore,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store.event("stopped", code="cohort-incomplete", what="2 of 4 hospitals are left", do="cameo site list")
+    store.event("finished", told=["a"])
+    app = new_app("x")
+    app.command(name="else")(following.stop)
+    app.command()(following.watch)
+    monkeypatch.setattr(sys, "argv", ["cameo", "watch", "r1", "--home", str(home.root), *how])
+    thread = served(home, 1.0)
+    assert execute(app, "cameo") == 7
+    thread.join()
+    out, err = capsys.readouterr()
+    assert "cohort-incomplete (exit 7)" in err
+    if how:
+        assert [json.loads(line)["event"] for line in out.splitlines()] == ["start", "stopped", "finished"]
+
+
+def test_a_run_that_published_ends_the_watching_with_0(
+    home: CoordinatorHome, store: RunStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.event("stopped", code="x", what="w", do="d")
+    store.event("resumed", run="r1")
+    store.event("published", stored=["a"])
+    thread = served(home, 1.0)
+    following.watch("r1", home=home.root, as_json=True)
+    thread.join()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["event"] == "published"
