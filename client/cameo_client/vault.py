@@ -202,7 +202,11 @@ def _load(path: Path) -> Kek:
             do="mount its volume, start through systemd where it is a credential, or restore it from its own backup",
             exit=ExitCode.AUTH,
         )
-    data = read_file(path) if path.name.removesuffix(FORMER) == CREDENTIAL else read_secret(path)
+    return read_kek(read_file(path) if path.name.removesuffix(FORMER) == CREDENTIAL else read_secret(path), path)
+
+
+def read_kek(data: bytes, path: Path) -> Kek:
+    """The key in the bytes of a key file, which is named in the `OperatorError` "key-broken"."""
     try:
         raw = data if len(data) == KEY else bytes.fromhex(data.decode("ascii").strip())
     except ValueError:

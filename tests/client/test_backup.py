@@ -215,3 +215,14 @@ def test_every_database_of_a_home_is_backed_up(home: NodeHome) -> None:
 
     found = {path.name for path in home.root.iterdir() if path.is_file() and is_database(path)}
     assert found == set(DATABASES) - {"tags.sqlite"}
+
+
+def test_a_restore_writes_the_key_to_no_other_place(
+    home: NodeHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, file = tmp_path / "kept" / "kek.key", tmp_path / "b.sealed"
+    assert call(monkeypatch, home, "backup", str(file)) == 0
+    shutil.copytree(home.root / "keys", key.parent)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    words = ("restore", str(file), "--kek-file", str(key))
+    assert call(monkeypatch, NodeHome(tmp_path / "fresh"), *words) == 0

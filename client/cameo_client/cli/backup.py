@@ -124,12 +124,12 @@ def _vault(kek: bytes | None) -> Vault:
     """A vault with this key, beside the home: a key that turns out to be the wrong one leaves nothing there."""
     from tempfile import TemporaryDirectory
 
-    from cameo_client.home import PRIVATE, NodeHome, write_file
-    from cameo_client.vault import Vault
+    from cameo_client.home import NodeHome
+    from cameo_client.vault import Vault, read_kek
 
+    if kek is not None:  # only in memory: the disk of temporary files is not where this key is kept
+        return Vault(read_kek(kek, Path(OWN_KEK)))
     with TemporaryDirectory() as folder:
-        if kek is not None:
-            write_file(Path(folder) / OWN_KEK, kek, PRIVATE)
         return Vault.open(NodeHome(Path(folder)))
 
 
