@@ -13,12 +13,12 @@ import io
 import json
 import sqlite3
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from cameo_client.data.scratch import private_folder
 from cameo_client.home import PRIVATE, NodeHome, read_file, write_file
 from cameo_client.vault import Vault
 from cameo_protocol.errors import ExitCode, OperatorError
@@ -47,8 +47,8 @@ class Content:
 
 def make_backup(home: NodeHome, vault: Vault, site: str, made: str) -> tuple[bytes, Content]:
     """The sealed backup of a home, and what is in it."""
-    with tempfile.TemporaryDirectory(prefix=".backup-", dir=home.root) as folder:
-        parts = dict(_snapshots(home, Path(folder)))
+    with private_folder(home.scratch) as folder:
+        parts = dict(_snapshots(home, folder))
     parts |= {name: read_file(home.root / name, at_most=MAX_BACKUP) for name in _names(home)}
     content = Content(made=made, site=site, files={n: hashlib.sha256(raw).hexdigest() for n, raw in parts.items()})
     buffer = io.BytesIO()

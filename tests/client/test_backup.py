@@ -6,7 +6,9 @@ import io
 import json
 import os
 import shutil
+import signal
 import stat
+import subprocess
 import sys
 import tarfile
 import threading
@@ -198,6 +200,27 @@ def test_databases_are_whole_while_somebody_writes(home: NodeHome, tmp_path: Pat
     finally:
         stop.set()
         thread.join()
+
+
+def test_what_a_killed_backup_has_copied_goes_with_the_next(home: NodeHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = """
+import os, signal, sys
+import cameo_client.backup as backup
+from cameo_client.home import NodeHome
+from cameo_client.vault import Vault
+def copied(home, folder, real=backup._snapshots):
+    yield from real(home, folder)
+    os.kill(os.getpid(), signal.SIGKILL)
+backup._snapshots = copied
+home = NodeHome(backup.Path(sys.argv[1]))
+backup.make_backup(home, Vault.open(home), "a", "2026-01-01T00:00:00Z")
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(home.root)], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = [path for path in home.root.rglob("ledger.sqlite") if path != home.ledger]
+    assert left, "it was killed after the copies were made"
+    make_backup(home, Vault.open(home), "a", WHEN)
+    assert [path for path in home.root.rglob("ledger.sqlite") if path != home.ledger] == []
 
 
 def test_a_damaged_database_is_not_backed_up(home: NodeHome) -> None:
