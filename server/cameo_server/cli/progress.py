@@ -11,6 +11,7 @@ _LINES = {
     "lost": "{site} is lost at {stage}: {code}",
     "waiting": "too few hospitals are there; waiting for {sites}, {seconds:.0f} s at most",
     "resumed": "run {run} goes on where it was",
+    "audit-log-cut": "the audit log of {site} has lost entries that it once told",
     "refused": "{site} takes no further part: {code}",
     "returned": "back again: {sites}",
     "epoch": "epoch {epoch}: keys for {rounds} rounds of {sites}",
@@ -29,6 +30,8 @@ def line(event: Mapping[str, Any]) -> str:
         return "; ".join(figures(task, found) for task, found in event["figures"].items()) or "nothing to evaluate"
     if event["event"] == "recalibrated":
         return "; ".join(correction(task, found) for task, found in event["corrections"].items()) or "recalibration"
+    if event["event"] == "numbered":
+        return "; ".join(numbering(task, found) for task, found in event["segments"].items())
     shown = {key: ", ".join(value) if isinstance(value, list) else value for key, value in event.items()}
     return _LINES.get(event["event"], "{event}").format_map(shown)
 
@@ -46,3 +49,14 @@ def correction(task: str, found: Mapping[str, Any]) -> str:
     if found["applied"]:
         return f"{task}: recalibrated"
     return f"{task}: recalibration not applied ({found['note'].partition(': ')[2]})"
+
+
+def numbering(task: str, found: Mapping[str, Any]) -> str:
+    """Which segments keep the numbers of an earlier run."""
+    if not found["former"]:
+        return f"{task}: segments are numbered for the first time"
+    kept = ", ".join(str(one["number"]) for one in found["numbers"] if one["carried"])
+    new = ", ".join(str(one["number"]) for one in found["numbers"] if not one["carried"])
+    parts = [f"as in run {found['former']['run']}: {kept}"] if kept else []
+    parts += [f"new meaning: {new}"] if new else []
+    return f"{task}: segments {'; '.join(parts)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,18 +11,28 @@ from fastapi import Depends, FastAPI, Form, HTTPException, Response
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
 from jinja2 import Environment
 
+from cameo_protocol.web import words
 from cameo_protocol.web.door import Door, Tab, allowed
 from cameo_protocol.web.links import Links, Visitor
 from cameo_protocol.web.sessions import Sessions
 from cameo_server import enrolment
 from cameo_server.api.services import Coordinator
 from cameo_server.audit import note
-from cameo_server.dashboard.views import charts, run_view
+from cameo_server.dashboard.plan_view import plan_view
+from cameo_server.dashboard.views import RunTable, RunView, charts, presence, run_view
 from cameo_server.launch import stop_run
-from cameo_server.run.summary import REPORT, list_runs, open_store
+from cameo_server.run.summary import REPORT, open_store
 
 ROLES = frozenset({"coordinator", "researcher", "auditor"})
 TABS = (Tab("/runs", "Runs", ROLES), Tab("/sites", "Sites", ROLES))
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "decimal_estimate": words.decimal_estimate,
+    "moment": words.moment,
+    "percent": words.percent_text,
+    "percent_estimate": words.percent_estimate,
+    "points_estimate": words.points_estimate,
+    "thousands": words.thousands,
+}
 READER = Depends(allowed(*ROLES))
 LAUNCHER = Depends(allowed("coordinator", "researcher"))
 Reader = Annotated[Visitor, READER]
@@ -49,7 +60,7 @@ def create(at: Dashboard) -> FastAPI:
         tabs=TABS,
         unknown=frozenset({"run-unknown"}),
     )
-    app, pages = door.open()
+    app, pages = door.open(FILTERS)
     routes = _Routes(at, pages)
     routes.add_runs(app)
     routes.add_sites(app)
@@ -67,25 +78,29 @@ class _Routes:
 
     def add_runs(self, app: FastAPI) -> None:
         """Runs, one run, its live parts, its report, its end."""
-        home = self._at.coordinator.home
+        home, table = self._at.coordinator.home, RunTable(self._at.coordinator.home)
+
+        def view(run: str) -> RunView:
+            return run_view(open_store(home, run), self._at.coordinator.now().timestamp())
 
         @app.get("/runs")
         def runs(who: Reader) -> Response:
-            return self._page("runs.html", who, "runs", runs=list_runs(home))
+            return self._page("runs.html", who, "runs", runs=table.rows())
 
         @app.get("/runs/table")
         def runs_table(who: Reader) -> Response:
-            return self._page("runs_table.html", who, "", runs=list_runs(home))
+            return self._page("runs_table.html", who, "", runs=table.rows())
 
         @app.get("/runs/{run}")
         def one_run(run: str, who: Reader) -> Response:
             store = open_store(home, run)
             report = (store.folder / REPORT).is_file()
-            return self._page("run.html", who, "runs", view=run_view(store), report=report)
+            plan = plan_view(store.plan())
+            return self._page("run.html", who, "runs", view=view(run), plan=plan, report=report)
 
         @app.get("/runs/{run}/panel")
         def panel(run: str, who: Reader) -> Response:
-            return self._page("run_panel.html", who, "", view=run_view(open_store(home, run)))
+            return self._page("run_panel.html", who, "", view=view(run))
 
         @app.get("/runs/{run}/points", dependencies=[READER])
         def points(run: str) -> Response:
@@ -111,7 +126,9 @@ class _Routes:
         at = self._at.coordinator
 
         def listed() -> dict[str, Any]:
-            return {"sites": enrolment.site_states(at.home, at.now()), "online": at.contacts()}
+            sites, online = enrolment.site_states(at.home, at.now()), at.contacts()
+            members = [site.name for site in sites if site.state == "member"]
+            return {"sites": sites, "online": online, "presence": presence(members, online)}
 
         @app.get("/sites")
         def sites(who: Reader) -> Response:

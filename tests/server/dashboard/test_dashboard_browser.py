@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -9,11 +10,15 @@ from typing import Any
 
 import pytest
 
+from cameo_protocol.plan import parse_plan
+from cameo_server.membership import open_roster
 from cameo_server.run.store import RunStore
 from first_paint import first_paint
+from page_checks import faults
 
 from .conftest import HOSTILE, Page, make_run, round_event
 
+LONG = "a-hospital-with-the-longest-name-" + "x" * 31
 PATHS = ("/runs", "/runs/r1", "/sites", "/runs/none", "/login")
 
 
@@ -90,14 +95,36 @@ def test_the_keyboard_is_enough(tab: Any, page: Page) -> None:
     tab.wait_for_url("**/runs/r1")
 
 
-def test_everything_has_a_name_for_screen_readers(tab: Any, page: Page) -> None:
-    for path in ("/runs", "/runs/r1", "/sites"):
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (640, "dark")], ids=str)
+def test_everybody_can_read_and_reach_everything(
+    tab: Any, page: Page, plan_bytes: bytes, width: int, scheme: str
+) -> None:
+    """Also with the longest name there is, lost hospitals, void rounds, and at 200 % (half the width)."""
+    _hard_to_show(page, plan_bytes)
+    tab.emulate_media(color_scheme=scheme)
+    tab.set_viewport_size({"width": width, "height": 800})
+    for path in (*PATHS, "/runs/r2"):
         tab.goto(page.url + path)
-        nameless = tab.evaluate(
-            """[...document.querySelectorAll('button, a, input, table, [role=img]')].filter((e) =>
-                !(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length || e.caption)).length"""
-        )
-        assert nameless == 0
+        if path.startswith("/runs/r"):
+            tab.locator("[data-chart=norms][data-points]").wait_for()
+        assert faults(tab) == [], path
+
+
+def _hard_to_show(page: Page, plan_bytes: bytes) -> None:
+    plan = json.loads(plan_bytes)
+    plan["cohort"]["sites"][0]["name"] = LONG
+    store = make_run(page.home, parse_plan(canonical(plan)).canonical(), "r2")
+    store.event("lost", site=LONG, stage="upload", code="no-answer")
+    store.event("lost", site="hospital-4", stage="upload", code="no-answer")
+    common = {"kind": "train", "step": 3, "epoch": 1, "round": 4, "seconds": {"upload": 15.0}, "total_seconds": 15.0}
+    store.event("void", **common, invited=[LONG], reason="too few uploads")
+    store.event("waiting", sites=[LONG, "hospital-4"], seconds=120.0, needed=3)
+    with open_roster(page.home) as db:
+        db.execute("UPDATE sites SET name = ? WHERE idx = 2", (LONG,))
+
+
+def canonical(plan: dict[str, Any]) -> bytes:
+    return json.dumps(plan, sort_keys=True, separators=(",", ":")).encode()
 
 
 def test_the_first_paint_is_quick(tab: Any, page: Page) -> None:
@@ -113,6 +140,8 @@ def test_the_pages_own_forms_are_taken(tab: Any, page: Page) -> None:
     tab.wait_for_url("**/runs/r1")
     assert RunStore(page.home.runs / "r1").stop_asked()
     tab.goto(page.url + "/sites")
+    assert not tab.get_by_role("button", name="Revoke hospital-b").is_visible(), "one slip of the mouse revokes nobody"
+    tab.locator("summary", has_text="Revoke").last.click()
     tab.get_by_role("button", name="Revoke hospital-b").click()
     tab.wait_for_url("**/sites")
     tab.get_by_text("Log out").click()
@@ -120,11 +149,46 @@ def test_the_pages_own_forms_are_taken(tab: Any, page: Page) -> None:
     assert tab.seen.errors == []
 
 
-def test_no_page_is_wider_than_a_phone(tab: Any, page: Page) -> None:
-    tab.set_viewport_size({"width": 390, "height": 800})
-    for path in PATHS:
-        tab.goto(page.url + path)
-        assert tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0, path
+def test_a_refresh_takes_nothing_from_the_reader(tab: Any, page: Page) -> None:
+    """Focus, scroll and what was opened stay while the list and the panel are replaced."""
+    store = RunStore(page.home.runs / "r1")
+    tab.goto(page.url + "/runs")
+    tab.locator("#to-r1").focus()
+    round_event(store, 3)
+    tab.get_by_text("4 of").first.wait_for()
+    assert tab.evaluate("document.activeElement.id") == "to-r1"
+    for step in range(4, 40):
+        round_event(store, step)
+    tab.goto(page.url + "/runs/r1")
+    tab.locator("#opened", has_text="40").wait_for()
+    tab.evaluate("document.getElementById('events').scrollTop = 200")
+    round_event(store, 40)
+    tab.locator("#opened", has_text="41").wait_for()
+    assert tab.evaluate("document.getElementById('events').scrollTop") == 200
+    tab.goto(page.url + "/sites")
+    tab.locator("summary", has_text="Revoke").last.click()
+    with open_roster(page.home) as db:
+        db.execute("UPDATE sites SET added = '2026-02-02T00:00:00Z'")
+    tab.get_by_text("2026-02-02").first.wait_for()
+    assert tab.get_by_role("button", name="Revoke hospital-b").is_visible()
+
+
+def test_a_page_that_hears_nothing_says_so(tab: Any, page: Page) -> None:
+    tab.goto(page.url + "/runs")
+    assert not tab.locator("#stale").is_visible()
+    tab.route("**/runs/table", lambda route: route.abort())
+    tab.locator("#stale").wait_for(state="visible")
+    tab.unroute("**/runs/table")
+    tab.locator("#stale").wait_for(state="hidden")
+
+
+def test_the_chart_has_its_numbers_in_a_table(tab: Any, page: Page) -> None:
+    tab.goto(page.url + "/runs/r1")
+    tab.locator("[data-chart=seconds][data-points='3']").wait_for()
+    tab.locator("summary", has_text="The numbers").last.click()
+    rows = tab.get_by_role("table", name="Seconds of each stage").get_by_role("row")
+    assert rows.count() == 4
+    assert [cell.inner_text() for cell in rows.nth(1).get_by_role("cell").all()] == ["1", "0.40", "0.10", "0.10"]
 
 
 def test_a_run_that_stopped_before_its_first_round_is_shown(tab: Any, page: Page, plan_bytes: bytes) -> None:

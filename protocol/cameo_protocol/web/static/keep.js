@@ -23,20 +23,20 @@
     if (banner) banner.hidden = !yes;
   };
 
-  document.addEventListener("htmx:beforeSwap", (event) => {
-    const { target, serverResponse, xhr } = event.detail;
-    if (xhr.status !== 200) return;
-    stale(false);
-    if (last.get(target) === serverResponse) {
-      event.detail.shouldSwap = false;
+  document.addEventListener("htmx:before:swap", (event) => {
+    const { target, text, response } = event.detail.ctx;
+    const well = response.status === 200;
+    stale(!well);
+    if (!well || last.get(target) === text) {
+      event.preventDefault();
       return;
     }
-    last.set(target, serverResponse);
+    last.set(target, text);
     kept = note(target);
   });
-  document.addEventListener("htmx:afterSwap", () => {
+  document.addEventListener("htmx:after:swap", () => {
     if (kept) restore(kept);
     kept = null;
   });
-  for (const name of ["htmx:sendError", "htmx:responseError"]) document.addEventListener(name, () => stale(true));
+  document.addEventListener("htmx:error", () => stale(true));
 })();

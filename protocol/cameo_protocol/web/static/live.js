@@ -10,6 +10,13 @@
   // Groups of three, parted by a narrow space, as everywhere on these pages.
   const text = (value, digits) => value === null ? "–" : value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replaceAll(",", "\u202f");
 
+  // Of a logarithmic scale: 1, 2 and 5 of each decade, or the decades alone where there are many.
+  const splits = (_plot, _axis, low, high) => {
+    const found = [], wide = high / low > 1000;
+    for (let power = 10 ** Math.floor(Math.log10(low)); power <= high; power *= 10) found.push(...(wide ? [1] : [1, 2, 5]).map((one) => one * power));
+    return found.filter((one) => one >= low && one <= high);
+  };
+
   const options = (element, chart) => {
     const colours = palette();
     const axis = { stroke: ink("--soft"), grid: { stroke: ink("--faint") }, ticks: { stroke: ink("--faint") } };
@@ -19,8 +26,8 @@
       height: HEIGHT,
       cursor: { drag: { x: false, y: false } },
       legend: { live: false },
-      scales: { x: { time: false }, y: chart.log ? { distr: 3 } : { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.05 : 1] } },
-      axes: [{ ...axis, label: chart.x, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500] }, { ...axis, label: chart.y, size: 64, values: marks }],
+      scales: { x: { time: false }, y: chart.log ? { distr: 3, range: (_, low, high) => low > 0 ? [low / 1.3, high * 1.3] : [1, 10] } : { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.05 : 1] } },
+      axes: [{ ...axis, label: chart.x, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500] }, { ...axis, label: chart.y, size: 64, values: marks, ...(chart.log ? { splits, filter: (_, all) => all } : {}) }],
       series: [{ label: chart.x }].concat(
         chart.series.map((name, i) => ({ label: name, stroke: colours[i % colours.length], width: 2, spanGaps: false, dash: i ? [8, 3 * i] : undefined })),
       ),
