@@ -113,6 +113,21 @@ def test_a_log_whose_end_was_cut_is_noticed_by_others_and_by_itself(federation: 
     assert all("hospital-2" in event["survivors"] for event in events(store, "round")), "it is told, not locked out"
 
 
+def test_a_log_that_was_begun_anew_with_a_new_key_is_noticed(federation: SmallFederation) -> None:
+    """Whoever has the account can take log, key and receipt away; what the coordinator has seen stays seen."""
+    folder = federation.root / "h2"
+    federation.drive("r1")
+    federation.hospitals[2].close()
+    gone = [*folder.glob("audit.sqlite*"), *folder.glob("audit-receipt*"), *folder.glob("keys/audit.key")]
+    assert gone
+    for path in gone:
+        path.unlink()
+    federation.hospitals[2] = federation._open(2)
+    store = federation.drive("r2")
+    assert {event["site"] for event in events(store, "audit-log-cut")} == {"hospital-2"}
+    assert kinds(federation, 2)["log-cut-noticed"] == 1
+
+
 def test_a_receipt_that_the_coordinator_did_not_sign_is_refused(federation: SmallFederation) -> None:
     handle = federation.hospitals[2].handler.handle
 

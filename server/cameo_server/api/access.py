@@ -11,6 +11,8 @@ from cameo_server.pki import ROLES, Holder, Role
 _PEOPLE: Final[frozenset[Role]] = frozenset({"coordinator", "researcher", "auditor"})
 _EVERYONE: Final[frozenset[Role]] = frozenset(ROLES)
 _COORDINATOR: Final[frozenset[Role]] = frozenset({"coordinator"})
+# People get a new profile by hand: whoever took one keeps it for what is left of its 90 days and no longer.
+_HOSPITALS: Final[frozenset[Role]] = frozenset({"site"})
 _LAUNCHERS: Final[frozenset[Role]] = frozenset({"coordinator", "researcher"})
 
 SERVICE: Final = "/cameo.operator.v1.Operator/"
@@ -22,7 +24,7 @@ ACCESS: Final[Mapping[str, frozenset[Role]]] = {
     "ListSites": _PEOPLE,
     "ApproveSite": _COORDINATOR,
     "RevokeSite": _COORDINATOR,
-    "RenewCertificate": _EVERYONE,
+    "RenewCertificate": _HOSPITALS,
     "GetFederation": _EVERYONE,
     "StartRun": _LAUNCHERS,
     "ListRuns": _PEOPLE,
