@@ -26,6 +26,7 @@ from cameo_lab.demo.processes import command
 from cameo_server.home import CoordinatorHome
 from cameo_server.launch import make_plan
 from passed_audit import keep_passed_audit
+from state_tables import exposed, undocumented
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 NAMES = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
@@ -205,6 +206,9 @@ def _run_and_revoke(machines: dict[str, Machine]) -> None:
     assert all("hospital-3" not in e["survivors"] for e in rounds[at_revocation + 1 :]), "at most the round under way"
     assert all(len(e["survivors"]) == 3 for e in rounds[at_revocation + 1 :])
     assert seen[-1]["stored"] == ["hospital-1", "hospital-2", "hospital-4"]
+    first = machines["hospital-1"].folder / "state" / "cameo-node"
+    assert undocumented(home.root, "coordinator") == undocumented(first, "hospital") == []
+    assert exposed(home.root, "coordinator") == exposed(first, "hospital") == []
 
 
 def _join_again(machines: dict[str, Machine]) -> None:
