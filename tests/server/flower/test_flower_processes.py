@@ -117,6 +117,18 @@ def test_the_control_api_wants_its_token(box: Box) -> None:
     assert oct(box.settings.superexec_secret_file.stat().st_mode & 0o777) == "0o600"
 
 
+def test_no_route_on_loopback_serves_a_stranger_on_this_machine(box: Box) -> None:
+    """Whoever has no token and no key of a hospital gets 401 on every route of Flower's, and learns of health alone."""
+    base = f"http://{box.settings.control_address}"
+    served = []
+    with httpx.Client(trust_env=False, base_url=base, headers={"content-type": "application/protobuf"}) as client:
+        routes = client.get("/openapi.json").json()["paths"]
+        assert len(routes) > 60
+        for path, methods in routes.items():
+            served += [path for method in methods if client.request(method, path).status_code != 401]
+    assert set(served) == {"/health"}
+
+
 def test_a_task_is_not_given_to_a_stranger_on_this_machine(box: Box) -> None:
     from flwr.proto.runtime_pb2 import AcquireTaskRequest
     from flwr.supercore.runtime import RuntimeHttpClient
