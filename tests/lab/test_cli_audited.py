@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,6 +116,14 @@ def test_every_command_is_noted_or_excused_or_reads_only(
 def test_the_code_says_what_the_list_says(kind: str, path: str, kinds: frozenset[str]) -> None:
     assert kind in kinds
     assert f'"{kind}"' in (ROOT / path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("page", "kinds"), [("operators.md", HOSPITAL_KINDS), ("coordinator.md", COORDINATOR_KINDS)], ids=str
+)
+def test_the_handbooks_name_every_kind_and_no_other(page: str, kinds: frozenset[str]) -> None:
+    section = (ROOT / "docs" / page).read_text().partition("\n## The audit log\n")[2].partition("\n## ")[0]
+    assert set(re.findall("`([a-z-]+)`", section.partition("| kinds |")[2])) == kinds
 
 
 Run = Callable[..., str]
