@@ -7,9 +7,9 @@ and patients' decisions are written down in between too.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import hashlib
 import os
+import pwd
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -79,10 +79,10 @@ def note_files(log: AuditLog, home: NodeHome) -> None:
 
 
 def account() -> str:
-    """The account that runs this command; its number where it has no name."""
+    """The account that runs this command, whatever its environment says; its number where it has no name."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return f"account {os.getuid()}"
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
+import pwd
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -46,10 +46,10 @@ def note(home: CoordinatorHome, kind: str, /, *, who: str | None = None, about: 
 
 
 def account() -> str:
-    """The account that runs this command; its number where it has no name."""
+    """The account that runs this command, whatever its environment says; its number where it has no name."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return f"account {os.getuid()}"
 
 

@@ -41,6 +41,7 @@ from cameo_server.membership import (
 )
 
 MAX_TTL = 30 * 24 * 3600
+PROGRAMS = frozenset({"coordinator", "node"})
 PERSON_DO = "ask the coordinator for a new profile: cameo person add NAME --out DIR"
 HOSPITAL_DO = "call the coordinator; to come back: cameo-node leave, then cameo-node join with a new invitation"
 State = Literal["invited", "waiting", "member", "revoked"]
@@ -65,7 +66,11 @@ def ca_digest(certificate: x509.Certificate) -> str:
 
 
 def check_name(name: str) -> str:
-    """A name as plans and certificates take it, returned unchanged."""
+    """A name as plans and certificates take it, returned unchanged; not one that audit logs give to programs."""
+    if name in PROGRAMS:
+        raise OperatorError(
+            "name-reserved", what=f"audit logs call a program {name}", do="choose another name, such as hospital-a"
+        )
     try:
         return str(TypeAdapter(Name).validate_python(name))
     except ValidationError:
@@ -283,6 +288,17 @@ def check_holder(home: CoordinatorHome, certificate: x509.Certificate, now: date
             exit=ExitCode.AUTH,
         )
     return holder
+
+
+def is_good(home: CoordinatorHome, certificate: x509.Certificate, now: datetime) -> bool:
+    """Whether `check_holder` would let its holder in."""
+    try:
+        check_holder(home, certificate, now)
+    except OperatorError as error:
+        if error.code in ("certificate-refused", "certificate-ended"):
+            return False
+        raise
+    return True
 
 
 def _require_good(db: sqlite3.Connection, holder: pki.Holder) -> None:

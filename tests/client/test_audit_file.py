@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import pwd
 import random
 import sqlite3
 import stat
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from audit_kit import IDENTITY, bare_home
-from cameo_client.audit import memory_audit, note, note_file, open_audit
+from cameo_client.audit import account, memory_audit, note, note_file, open_audit
 from cameo_client.home import NodeHome
 from cameo_protocol.errors import Bug, CameoError, OperatorError
 
@@ -212,3 +214,11 @@ def test_processes_that_begin_a_log_at_once_share_its_key(tmp_path: Path) -> Non
         assert process.exitcode == 0
     with open_audit(NodeHome(tmp_path)) as log:
         assert log.verify().entries == 5
+
+
+def test_who_runs_a_command_is_the_account_whatever_its_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "dr-lee")
+    assert account() == pwd.getpwuid(os.getuid()).pw_name
+    monkeypatch.setattr(os, "getuid", lambda: 987_654_321)
+    assert account() == "account 987654321"

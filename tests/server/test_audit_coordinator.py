@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +16,7 @@ import typer
 from cameo_protocol.console import execute
 from cameo_protocol.errors import OperatorError
 from cameo_server.app import note_end
-from cameo_server.audit import note, open_audit
+from cameo_server.audit import account, note, open_audit
 from cameo_server.cli import audit_log, people
 from cameo_server.home import CoordinatorHome
 from cameo_server.membership import init_coordinator
@@ -87,3 +89,11 @@ def test_a_changed_byte_is_named(home: CoordinatorHome, run: Any) -> None:
 
 def test_nothing_is_seen_before_a_run(run: Any) -> None:
     assert json.loads(run("audit-log", "seen", "--json")[1])["sites"] == []
+
+
+def test_who_runs_a_command_is_the_account_whatever_its_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "dr-lee")
+    assert account() == pwd.getpwuid(os.getuid()).pw_name
+    monkeypatch.setattr(os, "getuid", lambda: 987_654_321)
+    assert account() == "account 987654321"

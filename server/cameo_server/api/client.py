@@ -18,7 +18,7 @@ from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.operator_api.operator_pb2_grpc import OperatorStub
 from cameo_protocol.operator_api.refusal import from_metadata
 from cameo_server import pki
-from cameo_server.enrolment import issue_person
+from cameo_server.enrolment import is_good, issue_person
 from cameo_server.home import (
     PRIVATE,
     PUBLIC,
@@ -81,11 +81,14 @@ def make_profile(home: CoordinatorHome, folder: Path, name: str, role: pki.Role,
 
 
 def own_profile(home: CoordinatorHome, now: datetime) -> Profile:
-    """The profile of the coordinator's own commands on this machine; renewed in its last 30 days."""
+    """The profile of the coordinator's own commands on this machine; renewed in its last 30 days.
+
+    Also when it was revoked, as one does with a copy that was stolen: who has this home has the CA's key.
+    """
     profile = Profile(home.operator)
     if profile.certificate.exists() and profile.key.exists():
         certificate = x509.load_pem_x509_certificate(read_file(profile.certificate))
-        if pki.days_left(certificate, now) >= pki.RENEW_DAYS:
+        if pki.days_left(certificate, now) >= pki.RENEW_DAYS and is_good(home, certificate, now):
             return profile
     return make_profile(home, home.operator, "coordinator", "coordinator", now)
 

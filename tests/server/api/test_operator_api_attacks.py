@@ -25,7 +25,7 @@ from cameo_protocol.errors import OperatorError
 from cameo_protocol.operator_api import operator_pb2 as pb
 from cameo_protocol.operator_api.refusal import request_text
 from cameo_server import enrolment
-from cameo_server.api.client import connect, make_profile, translated
+from cameo_server.api.client import connect, make_profile, own_profile, translated
 from cameo_server.api.server import THREADS, serve_api
 from cameo_server.api.services import Coordinator
 from cameo_server.membership import list_sites, open_roster
@@ -315,3 +315,32 @@ def test_a_connection_that_does_not_come_in_or_asks_nothing_is_closed(
             for _ in range(2):
                 assert client.call("GetStatus", pb.GetStatusRequest()).role == "auditor"
                 time.sleep(1.5)
+
+
+def test_the_coordinators_own_commands_outlive_the_revocation_of_their_profile(api: Api) -> None:
+    now = datetime.now(UTC)
+    stolen = own_profile(api.home, now).certificate.read_bytes()
+    enrolment.revoke_person(api.home, "coordinator", now)
+    with pytest.raises(OperatorError, match="certificate-refused"):
+        enrolment.check_holder(api.home, x509.load_pem_x509_certificate(stolen), now)
+    with connect(own_profile(api.home, now), f"localhost:{api.ports[0]}") as client:
+        assert client.call("GetStatus", pb.GetStatusRequest()).role == "coordinator"
+
+
+@pytest.mark.parametrize("name", ["coordinator", "node"])
+def test_nobody_gets_a_name_that_the_audit_logs_give_to_programs(api: Api, name: str) -> None:
+    with pytest.raises(OperatorError) as refused:
+        api.invite(name)
+    assert refused.value.code == "name-reserved"
+    with pytest.raises(OperatorError, match="name-reserved"):
+        enrolment.check_name(name)  # as `cameo person add` does
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Hospital-A", "hospital-\u0430", "hospital-a\n", "hospital-a ", "hospital\u200b", "\uff48", "../x", "", "-x"],
+)
+def test_a_name_that_only_looks_like_another_is_none(api: Api, name: str) -> None:
+    with pytest.raises(OperatorError) as refused:
+        api.invite(name)
+    assert refused.value.code == "option-invalid"
