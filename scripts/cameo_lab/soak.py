@@ -7,10 +7,10 @@ real command lines, SIGKILL at random moments. scripts/soak.sh is the way in.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -118,10 +118,13 @@ class Soak:
     def _kill(self, setting: Setting, children: Children) -> bool:
         if self.name in MARKS:
             below = psutil.Process(children.running["coordinator"].pid).children(recursive=True)
-            found = [each for each in below if MARKS[self.name] in " ".join(each.cmdline())]
-            for each in found:
-                each.send_signal(signal.SIGKILL)
-            return bool(found)
+            killed = False
+            for each in below:
+                with contextlib.suppress(psutil.Error):  # it has ended by itself
+                    if MARKS[self.name] in " ".join(each.cmdline()):
+                        each.kill()
+                        killed = True
+            return killed
         victim = "coordinator" if self.name == "coordinator" else self.draw.choice(setting.sites).name
         process = children.running[victim]
         process.kill()
