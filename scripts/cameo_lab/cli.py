@@ -43,7 +43,8 @@ def demo(
         Literal["synthetic", "heart"], typer.Option("--data", help="Made-up patients, or the public heart data.")
     ] = "synthetic",
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", metavar="DIR", help="Folder of the heart data (see docs).")
+        Path | None,
+        typer.Option("--data-dir", metavar="DIR", help="Folder of the heart data (docs/data.md says where from)."),
     ] = None,
     postgres: Annotated[
         str, typer.Option(help="Database of the last made-up hospital: auto (one of the demo's own), none, or its URL.")

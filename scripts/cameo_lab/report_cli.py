@@ -22,10 +22,11 @@ EVENT = "report"
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN", hidden=True)], home: Home = None, as_json: AsJson = False
 ) -> None:
-    """Write the report of a published RUN: one HTML file, in the run's folder and on the dashboard.
+    """Write the report of a published RUN.
 
-    It holds what a coordinator has: plan, who took part, epsilon, the declared evaluations with their intervals,
-    segments, audit, stage times. No hospital's budget, count or tag is in it. Its SHA-256 goes into the run's events.
+    It is one HTML file, in the run's folder and on the dashboard. It holds what a coordinator has: plan, who took part,
+    epsilon, the declared evaluations with their intervals, segments, audit, stage times. No hospital's budget, count or
+    tag is in it. Its SHA-256 goes into the run's events.
 
     \b
     Example:

@@ -29,10 +29,11 @@ def verify(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check every entry, and what the coordinator has countersigned of this log.
+    """Check every entry of this log.
 
-    The first bad entry is named. HASH comes from `cameo audit-log seen`: so an end that was cut off together with
-    the receipts is found too.
+    The first bad entry is named, also one that is not what the coordinator has countersigned. Exit code 6 when the log
+    does not hold, or when its end was cut off. HASH comes from `cameo audit-log seen`: so an end that was cut off
+    together with the receipts is found too.
 
     \b
     Example:
@@ -59,7 +60,9 @@ def verify(
 
 @app.command()
 def export(home: Home = None) -> None:
-    """Write every entry to standard output: one JSON object a line, oldest first.
+    """Write every entry to standard output.
+
+    One JSON object a line, oldest first; docs/operators.md lists the kinds.
 
     \b
     Example:

@@ -29,10 +29,10 @@ def backup(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write everything this node needs to come back into FILE, sealed; the node may run meanwhile.
+    """Write what this node needs to come back into FILE, sealed.
 
-    Not in it, to be kept apart: the key-encryption key that opens FILE (keys/kek.key, or where node.toml says) and the
-    key of the pseudonyms (pseudonym/hmac.key). Keys of a round are on no disk.
+    The node may run meanwhile. Not in it, to be kept apart: the key-encryption key that opens FILE (keys/kek.key, or
+    where node.toml says) and the key of the pseudonyms (pseudonym/hmac.key). Keys of a round are on no disk.
 
     \b
     Example:

@@ -27,7 +27,8 @@ def import_(
 ) -> None:
     """Add the decisions in FILE: all of them, or none.
 
-    FILE is CSV (.csv, see docs/operators.md) or FHIR R4 Consent, one resource a line (.ndjson).
+    FILE is CSV (.csv, see docs/operators.md) or FHIR R4 Consent, one resource a line (.ndjson). Exit code 6 when a line
+    of it cannot be read; the line is named.
 
     \b
     Example:
@@ -74,7 +75,9 @@ def export(
 
 @app.command()
 def counts(home: Home = None, as_json: AsJson = False) -> None:
-    """How many patients decided what, by scope; counts below 11 are hidden.
+    """How many patients decided what, by scope.
+
+    Counts below 11 are hidden.
 
     \b
     Example:
@@ -97,7 +100,7 @@ def counts(home: Home = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def report(pseudonym: Pseudonym, home: Home = None, as_json: AsJson = False) -> None:
-    """Everything known of PSEUDONYM: each decision, and each use of the data.
+    """Every decision of PSEUDONYM, and every use of the data.
 
     This is the report that a patient may ask for. `cameo-node data pseudonym` finds the pseudonym.
 
@@ -131,7 +134,7 @@ def report(pseudonym: Pseudonym, home: Home = None, as_json: AsJson = False) -> 
 @app.command()
 def withdraw(
     pseudonym: Pseudonym,
-    scope: Annotated[str, typer.Option("--scope", metavar="SCOPE", help="What is withdrawn, or all.")],
+    scope: Annotated[str, typer.Option("--scope", metavar="SCOPE", help="One of the scopes below, or all.")],
     method: Annotated[str, typer.Option("--method", metavar="HOW", help="paper, electronic or verbal.")] = "verbal",
     anyway: Annotated[bool, typer.Option("--anyway", help="Also for a pseudonym that nobody here has yet.")] = False,
     home: Home = None,
@@ -142,6 +145,8 @@ def withdraw(
     Tags that need the consent go at once; training leaves the patient out from the next round on. A model that was
     published before cannot be untrained. A pseudonym that neither the consents nor the data source know is refused,
     because a typing error would leave the patient in.
+
+    Scopes: care, health_education, service_reminder, marketing, model_training, research.
 
     \b
     Example:
@@ -182,7 +187,9 @@ def withdraw(
 
 @app.command()
 def purge(
-    before: Annotated[str, typer.Option("--before", metavar="YYYY-MM-DD", help="End of the retention term.")] = "",
+    before: Annotated[
+        str, typer.Option("--before", metavar="YYYY-MM-DD", help="End of the retention term. Default: nothing goes.")
+    ] = "",
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:

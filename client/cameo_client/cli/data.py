@@ -69,9 +69,10 @@ def check(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Quality, 0 to 100: what cannot be read, cannot be true, or costs points; the worst first.
+    """Quality, 0 to 100, and what costs points.
 
-    Exit code 6 when there is something because of which nothing can be loaded, 3 when the quality is below 90.
+    What cannot be read or cannot be true comes first, then the worst. Exit code 6 when there is something because of
+    which nothing can be loaded, 3 when the quality is below 90.
 
     \b
     Example:
@@ -101,7 +102,7 @@ def check(
 def mapping(name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)]) -> None:
     """Print a shipped mapping, to make your own from.
 
-    NAME is one of conf/sources: cardiometabolic-omop, cardiometabolic-fhir, cardiometabolic, heart.
+    NAME is one of conf/sources: cardiometabolic-omop, cardiometabolic-fhir, cardiometabolic, heart, support2.
 
     \b
     Example:

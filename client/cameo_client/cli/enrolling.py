@@ -63,14 +63,17 @@ def join(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Join the federation of the coordinator at HOST:PORT with the token of an invitation.
+    """Join a federation with the token of an invitation.
 
-    Makes the keys, which stay here; knocks; waits until the coordinator has compared this hospital's fingerprint;
-    shows the other hospitals' fingerprints to compare; writes federation.json, policy.yaml, a systemd unit and a
-    compose file. It may be interrupted at any moment: the same command goes on.
+    HOST:PORT is the coordinator's join port, as in the invitation. Makes the keys, which stay here; knocks; waits until
+    the coordinator has compared this hospital's fingerprint; shows the other hospitals' fingerprints to compare; writes
+    federation.json, policy.yaml, a systemd unit and a compose file. It may be interrupted at any moment: the same
+    command goes on.
 
-    Other users of the machine can read a command line: where there are any, give the token with --token-file FILE or,
-    on standard input, with --token -.
+    A new hospital needs --name, --source and --data. Other users of the machine can read a command line: where there
+    are any, give the token with --token-file FILE or, on standard input, with --token -.
+
+    Exit code 5 when the other side is not the coordinator that the token names, 6 when the data is not there.
 
     \b
     Example:
@@ -101,10 +104,13 @@ def _written(place: NodeHome, federation: Federation) -> dict[str, Any]:
 
 
 def _joined(value: dict[str, Any]) -> str:
-    unit, compose = value["service_files"]
+    from cameo_client.service_files import install_line, shell_word
+
+    unit, compose = map(Path, value["service_files"])
     return (
         f"joined: federation {value['federation']}, issue {value['serial']}, state in {value['home']}\n"
-        f"To keep it running: sudo systemctl enable --now {unit}  (or docker compose -f {compose} up -d)\n"
+        f"To keep it running: {install_line(unit)}\n"
+        f"                 or: docker compose -f {shell_word(compose)} up -d\n"
         "Next: cameo-node doctor, then cameo-node start"
     )
 
@@ -174,10 +180,10 @@ def leave(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Leave the federation: remove this hospital's keys, certificate, federation file and service files.
+    """Leave the federation, and remove this hospital's keys for good.
 
-    The ledger, the consents, node.toml, policy.yaml and the pseudonym key stay. Nothing is revoked elsewhere: ask the
-    coordinator for that. It is refused while the node runs.
+    Certificate, federation file and service files go too. The ledger, the consents, node.toml, policy.yaml and the
+    pseudonym key stay. Nothing is revoked elsewhere: ask the coordinator for that. It is refused while the node runs.
 
     \b
     Example:
@@ -210,7 +216,9 @@ def leave(
 
 
 def pause(home: Home = None, as_json: AsJson = False) -> None:
-    """Decline new runs until `cameo-node resume`. A run that this hospital is in goes on; the node stays connected.
+    """Decline new runs until `cameo-node resume`.
+
+    A run that this hospital is in goes on; the node stays connected.
 
     \b
     Example:

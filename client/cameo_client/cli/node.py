@@ -11,7 +11,13 @@ from cameo_protocol.console import emit, say, serve
 
 MetricsPort = Annotated[
     int | None,
-    typer.Option("--metrics-port", metavar="PORT", min=1, max=65535, help="Prometheus metrics, on this machine only."),
+    typer.Option(
+        "--metrics-port",
+        metavar="PORT",
+        min=1,
+        max=65535,
+        help="Prometheus metrics, on this machine only. Default: none.",
+    ),
 ]
 
 
@@ -24,7 +30,8 @@ def register(app: typer.Typer) -> None:
 def start(home: Home = None, metrics_port: MetricsPort = None) -> None:
     """Take part in runs until Ctrl-C or SIGTERM.
 
-    Connects to the coordinator, answers what policy.yaml allows, and writes tags when a model is published.
+    Connects to the coordinator, answers what policy.yaml allows, and writes tags when a model is published. Exit code
+    0 after SIGTERM, 130 after Ctrl-C, 5 when the coordinator has revoked this hospital, 2 when the node runs already.
 
     \b
     Example:

@@ -26,7 +26,7 @@ def check(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold a plan against policy.yaml, and against what is left of the privacy budget.
+    """Hold a plan against policy.yaml and what is left to spend.
 
     PLAN is a file from `cameo plan --out plan.json`; without it only policy.yaml itself is checked. Exit code 4 when
     the plan would be declined; every line of the policy that says so is named.

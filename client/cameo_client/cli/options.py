@@ -39,7 +39,8 @@ PasswordEnv = Annotated[
     str | None, typer.Option("--password-env", metavar="NAME", help="Environment variable with that password.")
 ]
 PagePort = Annotated[
-    int | None, typer.Option("--page-port", metavar="P", help="Port of the hospital's page, local; 0: no page.")
+    int | None,
+    typer.Option("--page-port", metavar="P", help="Port of the hospital's page, local; 0: no page. Default: 9096."),
 ]
 PseudonymKeyFile = Annotated[
     Path | None,

@@ -77,9 +77,10 @@ def diff(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """What changed between the packs OLD and NEW, rule by rule; or between the models of two runs.
+    """What changed between two packs or two models.
 
-    Exit code 2 when the logic of a rule changed but not its version.
+    OLD and NEW are pack files, compared rule by rule; with --models, runs. Exit code 2 when the logic of a rule changed
+    but not its version.
 
     \b
     Example:

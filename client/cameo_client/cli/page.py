@@ -20,14 +20,18 @@ def register(app: typer.Typer) -> None:
 def page(
     role: Annotated[Literal["officer", "care", "auditor"], typer.Option(help="What may be seen and done.")] = "officer",
     person: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="Who looks; it goes into the log. Needed for care.")
+        str | None,
+        typer.Option(
+            "--as", metavar="NAME", help="Who looks; it goes into the log. Default: this account; care needs it."
+        ),
     ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a link that opens this hospital's page once, on this machine, within ten minutes.
+    """Print a link to this hospital's page.
 
-    Officers and auditors see figures; care also sees the review queue and decides there, where roles.yaml allows it.
+    It opens the page once, on this machine, within ten minutes. Officers and auditors see figures; care also sees the
+    review queue and decides there, where roles.yaml allows it.
 
     \b
     Example:
@@ -53,13 +57,16 @@ def page(
 
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN", hidden=True)],
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Default: ./report-RUN.html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where to. Default: ./report-RUN.html.")
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write this hospital's own report of RUN: model card, what it cost here, tag counts with small ones hidden.
+    """Write this hospital's own report of RUN.
 
-    It is for this hospital; nothing is sent.
+    It holds the model card, what the run cost here, and tag counts with small ones hidden. It is for this hospital;
+    nothing is sent.
 
     \b
     Example:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from cameo_client.tags.desk import Ward
     from cameo_client.tags.store import TagStore
 
-app = new_app("Rule packs and tags.")
+app = new_app(
+    "Rule packs and tags.\n\nExit code 4 when roles.yaml does not let a person do it; 2 when a pack has a fault."
+)
 packs.register(app)
 Person = Annotated[
     str, typer.Option("--as", metavar="NAME", help="Who asks, decides or takes; roles.yaml says who may. It is logged.")
@@ -50,9 +52,9 @@ def apply(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score the patients with the newest models and write their tags.
+    """Score the patients and write their tags.
 
-    The running node does this by itself whenever a model is published.
+    With the models that serve. The running node does this by itself whenever a model is published.
 
     \b
     Example:
@@ -75,7 +77,9 @@ def explain(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Why PSEUDONYM has TAG, or why not, in the staff's words and in the patient's; the patient desk sees the latter.
+    """Why PSEUDONYM has TAG, or why not.
+
+    In the staff's words and in the patient's; the patient desk sees the latter.
 
     \b
     Example:

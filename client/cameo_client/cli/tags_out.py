@@ -46,10 +46,10 @@ def export(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the stored tags into FILE or a PostgreSQL table, or show counts.
+    """Write the stored tags into a file or table, or show counts.
 
-    For people and systems inside the hospital. Tags whose consent is gone are removed first; who took which row is
-    logged; the tag policy limits the rows of a day.
+    FILE is CSV or Parquet; the table is in PostgreSQL. For people and systems inside the hospital. Tags whose consent
+    is gone are removed first; who took which row is logged; the tag policy limits the rows of a day.
 
     \b
     Example:
@@ -134,7 +134,9 @@ def access(
 
 
 def log(person: Person, home: Home = None, as_json: AsJson = False) -> None:
-    """The hash-chained log of approvals, applies, reviews, exports and looks, verified first.
+    """The tags' own log, verified first.
+
+    It is hash-chained: approvals, applies, reviews, exports, changes of roles and keys, and looks.
 
     \b
     Example:
@@ -156,7 +158,11 @@ def roles(
     add: Annotated[str | None, typer.Option("--add", metavar="NAME", help="Person to enter, or to change.")] = None,
     role: Annotated[
         list[str] | None,
-        typer.Option("--role", help="author, reviewer, operator, auditor or patient_desk; may be given several times."),
+        typer.Option(
+            "--role",
+            metavar="ROLE",
+            help="author, reviewer, operator, auditor or patient_desk; may be given several times.",
+        ),
     ] = None,
     owns: Annotated[
         list[str] | None, typer.Option("--owns", metavar="OWNER", help="Owner of rules for whom the person stands.")
@@ -164,7 +170,9 @@ def roles(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Who may do what with tags; with --add, the officer enters a person in roles.yaml.
+    """Who may do what with tags.
+
+    With --add, the officer enters a person in roles.yaml; without it, the list is shown.
 
     \b
     Example:
@@ -203,9 +211,10 @@ def rotate_key(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give this home a new key-encryption key and wrap the tag store's keys with it; nothing is encrypted again.
+    """Give this home a new key-encryption key.
 
-    The former key stays beside the new one, since backups hang on it, until --forget-former.
+    The tag store's keys are wrapped with it; nothing is encrypted again. The former key stays beside the new one, since
+    backups hang on it, until --forget-former.
 
     \b
     Example:

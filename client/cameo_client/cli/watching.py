@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(home: Home = None, as_json: AsJson = False) -> None:
-    """Who this node is, what it has accepted, and what its process is doing.
+    """Who this node is, what it has accepted, whether it runs.
 
     \b
     Example:

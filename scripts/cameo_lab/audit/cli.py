@@ -29,10 +29,10 @@ def audit(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Attack a plan or a RUN on made-up patients, and keep what was found for the release gate.
+    """Attack a plan or a run on made-up patients.
 
-    No hospital's data is read. Ends with exit code 4 when a check fails; no run of that recipe is started or
-    published then.
+    What was found is kept for the release gate. No hospital's data is read. Ends with exit code 4 when a check fails;
+    no run of that recipe is started or published then.
 
     \b
     Example:

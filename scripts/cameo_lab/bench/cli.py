@@ -110,10 +110,10 @@ def bench_secagg(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The secure sum beside Flower's SecAgg+, CKKS, a plain sum and the bare keystream.
+    """The secure sum beside what others do.
 
-    CPU time, medians. Flower's own classes do Flower's part, one opening of its server each (a minute or more at
-    n = 100). JSON `ratios`: above 1 is faster than the other.
+    Flower's SecAgg+, CKKS, a plain sum and the bare keystream. CPU time, medians. Flower's own classes do Flower's
+    part, one opening of its server each (a minute or more at n = 100). JSON `ratios`: above 1 is faster than the other.
 
     \b
     Example:

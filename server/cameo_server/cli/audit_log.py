@@ -16,7 +16,9 @@ app = new_app("The coordinator's hash-chained log of who did what.")
 
 @app.command()
 def verify(home: Home = None, as_json: AsJson = False) -> None:
-    """Check every entry; the first bad one is named.
+    """Check every entry of this log.
+
+    The first bad one is named. Exit code 6 when the log does not hold.
 
     \b
     Example:
@@ -33,7 +35,9 @@ def verify(home: Home = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def export(home: Home = None) -> None:
-    """Write every entry to standard output: one JSON object a line, oldest first.
+    """Write every entry to standard output.
+
+    One JSON object a line, oldest first; docs/coordinator.md lists the kinds.
 
     \b
     Example:

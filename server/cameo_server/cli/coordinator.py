@@ -132,7 +132,9 @@ def start(
     ] = "0.0.0.0",  # noqa: S104 - hospitals are on other machines; reachable there: fleet, operator and join ports
     metrics_port: Annotated[
         int | None,
-        typer.Option("--metrics-port", metavar="PORT", min=1, max=65535, help="Prometheus metrics, on loopback."),
+        typer.Option(
+            "--metrics-port", metavar="PORT", min=1, max=65535, help="Prometheus metrics, on loopback. Default: none."
+        ),
     ] = None,
     home: Home = None,
 ) -> None:
@@ -164,7 +166,9 @@ def page(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a link that opens the dashboard once, on this machine, within ten minutes.
+    """Print a link to the dashboard.
+
+    It opens the dashboard once, on this machine, within ten minutes.
 
     \b
     Example:

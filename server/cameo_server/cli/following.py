@@ -32,7 +32,9 @@ def runs(
     profile: Profile = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the runs, newest first; with RUN, show its plan and model card.
+    """List the runs, newest first.
+
+    With RUN, show its plan and model card.
 
     \b
     Example:

@@ -25,9 +25,10 @@ def add(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an operator profile for NAME: a fresh key, a certificate for 90 days, the CA and the address.
+    """Write an operator profile for the person NAME.
 
-    Hand the folder over on a safe way: whoever has it acts as NAME.
+    It holds a fresh key, a certificate for 90 days, the CA and the address. Hand the folder over on a safe way: whoever
+    has it acts as NAME.
 
     \b
     Example:

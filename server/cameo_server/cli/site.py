@@ -97,7 +97,9 @@ def approve(
     profile: Profile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let the waiting hospital NAME in, after comparing its fingerprint with the hospital by phone.
+    """Let the waiting hospital NAME in.
+
+    Only after its fingerprint has been compared with the hospital by phone: you are asked.
 
     \b
     Example:
@@ -132,7 +134,9 @@ def revoke(
     profile: Profile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take the hospital NAME out: its certificates and its place are gone from the next round on.
+    """Take the hospital NAME out at once.
+
+    Its certificates are refused from now on, and its place is gone from the next round on.
 
     \b
     Example:
@@ -158,7 +162,9 @@ def revoke(
 
 @app.command(name="list")
 def list_(home: Home = None, profile: Profile = None, as_json: AsJson = False) -> None:
-    """List the hospitals: invited, waiting, member or revoked, with numbers and fingerprints.
+    """List the hospitals, with their numbers and fingerprints.
+
+    Each is invited, waiting, member or revoked; a member may be online.
 
     \b
     Example:
