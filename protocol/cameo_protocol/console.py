@@ -24,6 +24,7 @@ from cameo_protocol.failure import bug_report, describe, printable
 from cameo_protocol.suggestion import completed
 
 SCHEMA_VERSION = 1
+MOST_CONNECTIONS = 1 << 16
 # Help is plain text here; with rich installed typer would still escape its brackets for rich ("\[required]").
 typer.core.HAS_RICH = False
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of text.")]
@@ -89,6 +90,7 @@ def serve(work: Callable[[threading.Event], None]) -> None:
     from cameo_protocol import logs
 
     logs.set_up(sys.stderr)
+    _allow_connections()
     stop, interrupted = threading.Event(), threading.Event()
 
     def on_signal(number: int, _: object) -> None:
@@ -111,6 +113,7 @@ def serve(work: Callable[[threading.Event], None]) -> None:
 def execute(app: typer.Typer, name: str) -> int:
     """Run the command line and return its exit code; every failure becomes a described error on stderr."""
     _no_core_dump()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines on stderr say nothing that our errors do not
     command, given = typer.main.get_command(app), dict[str, str]()
     try:
         result = command(prog_name=name, standalone_mode=False, obj=given)
@@ -134,6 +137,17 @@ def execute(app: typer.Typer, name: str) -> int:
     return result if isinstance(result, int) else int(ExitCode.OK)
 
 
+def _allow_connections() -> None:
+    """Let this process and its children hold as many connections as the system lets them.
+
+    The usual 1024 are opened by one machine in a second, and then neither a file nor a process can be opened here.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, MOST_CONNECTIONS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def _no_core_dump() -> None:
     """A process that dies leaves no file of its memory, where patients' rows and keys may be; nor do its children."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -146,6 +160,13 @@ def _as_ours(error: Exception, name: str) -> CameoError:
         return OperatorError("usage", what=error.format_message(), do=f"see: {path} --help")
     if isinstance(error, CameoError) and not isinstance(error, Bug):
         return error
+    if isinstance(error, OSError) and error.filename is not None:
+        return OperatorError(
+            "file-unusable",
+            what=f"{str(error.filename)[:200]}: {error.strerror or 'cannot be used'}",
+            do="check the name, its folder, the permissions and the disk, then run the command again",
+            exit=ExitCode.DATA,
+        )
     from importlib.metadata import version
 
     versions = {name: version("cameo-fl"), "python": sys.version.split()[0]}

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import resource
 import secrets
 import socket
 import threading
@@ -34,7 +33,6 @@ ROSTER_POLL_S = 2.0
 RENEWAL_POLL_S = 3600.0
 EVENT_POLL_S = 0.1
 DEATH_POLL_S = 3.0
-MOST_CONNECTIONS = 1 << 16
 
 
 def start_coordinator(
@@ -58,7 +56,6 @@ def start_coordinator(
     from cameo_server.metrics import serve_numbers
     from cameo_server.nodes import contacts, let_in_members
 
-    allow_connections()
     with _only_one(home):
         settings = _settings(home, fleet_host)
         with SuperLinkStack(settings) as stack, stack.control() as control, contextlib.ExitStack() as ports:
@@ -75,17 +72,6 @@ def start_coordinator(
             say(f"ready: hospitals connect to port {settings.fleet_port}")
             _look_after(home, control, runs, stop, say)
     (home.flower / STATE).unlink(missing_ok=True)
-
-
-def allow_connections() -> None:
-    """Let this process and its children hold as many connections as the system lets them.
-
-    The usual 1024 are opened by one machine in a second, and then neither a file nor a process can be opened here.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, MOST_CONNECTIONS)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _look_after(

@@ -97,23 +97,3 @@ def test_the_loopback_secrets_are_whole_and_nobody_elses(tmp_path: Path, umask_0
     files[0].chmod(0o644)
     with pytest.raises(OperatorError, match="key-exposed"):
         settings.prepare()
-
-
-def test_a_coordinator_holds_more_connections_than_one_machine_opens_at_once(tmp_path: Path) -> None:
-    program = """
-import resource, subprocess, sys
-from cameo_server.launch import allow_connections
-hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-allow_connections()
-child = subprocess.run([sys.executable, "-c", "import resource; print(*resource.getrlimit(resource.RLIMIT_NOFILE))"],
-    capture_output=True, text=True)
-print(child.stdout, hard)
-allow_connections()
-resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
-allow_connections()
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    soft, hard, before = map(int, done.stdout.split())
-    assert hard == before
-    assert soft == (1 << 16 if hard == -1 else min(1 << 16, hard))

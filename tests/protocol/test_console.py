@@ -15,7 +15,7 @@ import click
 import pytest
 import typer
 
-from cameo_protocol.console import confirm, emit, execute, new_app, say, serve
+from cameo_protocol.console import MOST_CONNECTIONS, confirm, emit, execute, new_app, say, serve
 from cameo_protocol.errors import Bug, ExitCode, OperatorError, Reject
 
 
@@ -171,3 +171,21 @@ sys.exit(execute(app, "x"))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0"
+
+
+def test_a_long_command_holds_more_connections_than_one_machine_opens_at_once() -> None:
+    program = """
+import resource, subprocess, sys
+from cameo_protocol.console import serve
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+child = [sys.executable, "-c", "import resource; print(*resource.getrlimit(resource.RLIMIT_NOFILE), flush=True)"]
+serve(lambda stop: subprocess.run(child, check=True))
+print(hard)
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+serve(lambda stop: None)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    soft, hard, before = map(int, done.stdout.split())
+    assert hard == before
+    assert soft == (MOST_CONNECTIONS if hard == -1 else min(MOST_CONNECTIONS, hard))

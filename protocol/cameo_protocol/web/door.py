@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from cameo_protocol.errors import CameoError
 from cameo_protocol.logs import failure, get_logger
 from cameo_protocol.web.headers import COOKIE, HEADERS, STATIC, own_host, own_origin, short_body
+from cameo_protocol.web.impatient import impatient
 from cameo_protocol.web.links import Links, Visitor
 from cameo_protocol.web.sessions import Sessions
 
@@ -193,6 +194,7 @@ def serving(app: FastAPI, listener: Any, name: str) -> Iterator[None]:
 
     config = uvicorn.Config(
         app,
+        http=impatient(),
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -23,6 +23,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from cameo_protocol.web.impatient import impatient
 from cameo_server.flower.gate import FleetGate, LocalGate
 from cameo_server.flower.process import end_with_parent
 from cameo_server.flower.settings import LOOPBACK, SuperLinkSettings
@@ -94,6 +95,7 @@ class _Server(uvicorn.Server):
 def _server(app: Any, **options: Any) -> _Server:
     config = uvicorn.Config(
         app,
+        http=impatient(),
         log_config=None,
         access_log=False,
         proxy_headers=False,

@@ -11,7 +11,7 @@ from flwr.proto.message_pb2 import Metadata, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import PushAppMessagesRequest, PushAppMessagesResponse
 
-from cameo_server.flower import gate
+from cameo_server.flower import gate, superlink
 from cameo_server.flower.gate import FleetGate, LocalGate
 from cameo_server.flower.turnstile import Answer, Bells, Turnstile
 
@@ -395,3 +395,9 @@ def test_bells_do_not_grow_with_senders_that_never_finish() -> None:
         bells.heard(path, b"\xff\xff", Answer(200, [], b"\xff\xff"))
         bells.heard(path, b"\xff\xff", Answer(403, [], b""))
     assert SUPERLINK_NODE_ID == 1
+
+
+def test_both_listeners_cut_off_who_says_nothing() -> None:
+    config = superlink._server(App()).config
+    config.load()
+    assert config.http_protocol_class.__name__ == "Impatient", "tests/protocol/test_web_impatient.py says what it does"
