@@ -6,6 +6,7 @@ The one module of this room that touches the terminal; only the command lines im
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import sys
