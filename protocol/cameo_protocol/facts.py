@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
@@ -75,6 +76,11 @@ class Fact(BaseModel, frozen=True, extra="forbid"):
     sensitivity: Sensitivity = "health"
     purposes: tuple[Purpose, ...] = ("care_management",)
     derive: Derivation = Derivation()
+
+    @property
+    def title(self) -> str:
+        """`meaning` up to its first aside: what charts and tables call the fact."""
+        return re.split(r"[,;(]", self.meaning, maxsplit=1)[0].strip()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -17,15 +17,17 @@ from jinja2 import Environment
 
 from cameo_client.audit import note
 from cameo_client.home import NodeHome, load_config
+from cameo_client.page.clinical import in_words
 from cameo_client.page.look import QualityLook
 from cameo_client.page.report import CSP, hospital_report
 from cameo_client.page.views import Views
-from cameo_client.page.words import FILTERS, TOWARD
+from cameo_client.page.words import FILTERS
 from cameo_client.tags import desk, roles
 from cameo_client.tags.store import TagStore
 from cameo_protocol.web.door import Door, Tab, allowed
 from cameo_protocol.web.links import Links, Visitor
 from cameo_protocol.web.sessions import Sessions
+from cameo_protocol.web.words import TOWARD
 
 Role = Literal["officer", "care", "auditor"]
 EVERYBODY = frozenset({"officer", "care", "auditor"})
@@ -72,6 +74,7 @@ def create(at: Page) -> FastAPI:
     )
     app, pages = door.open(FILTERS)
     routes = _Routes(at, pages)
+    pages.filters["in_words"] = routes.in_words
     routes.add_figures(app)
     routes.add_queue(app)
     routes.add_runs(app)
@@ -87,6 +90,10 @@ class _Routes:
 
     def _page(self, name: str, who: Visitor, here: str, **values: Any) -> HTMLResponse:
         return HTMLResponse(self._pages.get_template(name).render(who=who, here=here, toward=TOWARD, **values))
+
+    def in_words(self, condition: str) -> str:
+        """A comparison of a rule as a clinician says it."""
+        return in_words(condition, self._views.names())
 
     def add_figures(self, app: FastAPI) -> None:
         """Overview, budget, quality, tags, consents, heads."""
@@ -106,7 +113,7 @@ class _Routes:
 
         @app.get("/budget")
         def budget(who: Reader) -> Response:
-            return self._page("budget.html", who, "budget", budget=views.budget())
+            return self._page("budget.html", who, "budget", budget=views.budget(), runs=views.runs())
 
         @app.get("/budget/points", dependencies=[READER])
         def budget_points() -> Response:
@@ -114,11 +121,11 @@ class _Routes:
 
         @app.get("/quality")
         def data_quality(who: Reader) -> Response:
-            return self._page("quality.html", who, "quality", quality=quality.seen())
+            return self._page("quality.html", who, "quality", quality=quality.seen(), names=views.names())
 
         @app.get("/quality/panel")
         def quality_panel(who: Reader) -> Response:
-            return self._page("quality_panel.html", who, "", quality=quality.seen())
+            return self._page("quality_panel.html", who, "", quality=quality.seen(), names=views.names())
 
         @app.post("/quality/look", dependencies=[LOOKER])
         def look() -> Response:
@@ -127,7 +134,7 @@ class _Routes:
 
         @app.get("/tags")
         def tags(who: Reader) -> Response:
-            return self._page("tags.html", who, "tags", table=views.tags())
+            return self._page("tags.html", who, "tags", table=views.tags(), conditions=views.conditions())
 
         @app.get("/consents")
         def consents(who: Reader) -> Response:
@@ -179,7 +186,8 @@ class _Routes:
         def one_run(run: str, who: Reader) -> Response:
             card = views.card(run)
             row = next((row for row in views.runs() if row.run == run), None)
-            return self._page("run.html", who, "runs", card=card, row=row, segments=views.segments(run))
+            shown = {"card": card, "row": row, "segments": views.segments(run), "labels": views.labels()}
+            return self._page("run.html", who, "runs", **shown)
 
         @app.get("/runs/{run}/report", dependencies=[READER])
         def report(run: str) -> Response:

@@ -8,21 +8,22 @@ from __future__ import annotations
 import base64
 import hashlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from cameo_client.page.curve import draw
 from cameo_client.page.views import Views
-from cameo_client.page.words import FILTERS, TOWARD
+from cameo_client.page.words import FILTERS
 from cameo_protocol.web.headers import STATIC
+from cameo_protocol.web.words import TOWARD
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 STYLE: Final = (STATIC / "cameo.css").read_text(encoding="utf-8") + (TEMPLATES / "report.css").read_text("utf-8")
 _HASH: Final = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 _IN_FILE: Final = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'"
 CSP: Final = f"{_IN_FILE}; frame-ancestors 'none'; sandbox"
-_WIDTH, _HEIGHT = 640.0, 180.0
 
 
 def hospital_report(views: Views, run: str) -> str:
@@ -41,9 +42,10 @@ def hospital_report(views: Views, run: str) -> str:
         node=views.node(),
         budget=budget,
         row=next((row for row in views.runs() if row.run == run), None),
-        points=curve_points(budget["curve"]) if budget else "",
-        size=(_WIDTH, _HEIGHT),
+        curve=draw(budget) if budget else None,
         tags=views.tags(),
+        conditions=views.conditions(),
+        labels=views.labels(),
         synthetic=views.synthetic(),
         fictional=views.consents()["fictional"],
         toward=TOWARD,
@@ -51,16 +53,3 @@ def hospital_report(views: Views, run: str) -> str:
         style=Markup(STYLE),  # noqa: S704 - our own files
         policy=_IN_FILE,
     )
-
-
-def curve_points(curve: list[dict[str, Any]]) -> str:
-    """The ledger's curve as the points of a polyline in a drawing of `size`; "" without a release.
-
-    >>> curve_points([{"release": 1, "epsilon": 0.5}, {"release": 4, "epsilon": 1.0}])
-    '0.0,180.0 160.0,94.5 640.0,9.0'
-    """
-    if not curve:
-        return ""
-    last, most = curve[-1]["release"], max(point["epsilon"] for point in curve) or 1.0
-    places = [(0.0, 0.0), *((point["release"], point["epsilon"]) for point in curve)]
-    return " ".join(f"{_WIDTH * x / last:.1f},{_HEIGHT * (1 - 0.95 * y / most):.1f}" for x, y in places)

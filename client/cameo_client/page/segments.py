@@ -11,6 +11,7 @@ from cameo_client.node.publication import PublishedModels
 from cameo_models.prototypes import describe_prototypes
 from cameo_protocol.facts import Catalogue, Fact
 from cameo_protocol.plan import SegmentTask
+from cameo_protocol.web.words import measured
 
 MOST_TRAITS: Final = 8
 
@@ -71,6 +72,5 @@ def _traits(catalogue: Catalogue, values: Mapping[str, float | str | None]) -> d
 
 def _trait(fact: Fact, value: float) -> Trait:
     low, high = fact.scale or (0.0, 1.0)
-    number = f"{value:,.0f}".replace(",", "\u202f") if abs(value) >= 100 else f"{value:.3g}"
-    text = f"{value:.0%}" if fact.type == "bool" else f"{number} {fact.unit}".strip()
-    return Trait(fact.name.replace("_", " "), text, min(1.0, max(0.0, (value - low) / (high - low))))
+    text = measured(value, low, high, "share" if fact.type == "bool" else fact.unit)
+    return Trait(fact.title, text, min(1.0, max(0.0, (value - low) / (high - low))))

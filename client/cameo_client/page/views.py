@@ -15,15 +15,18 @@ from typing import Any, Final, TypeVar
 from cameo_client.audit import open_audit
 from cameo_client.consent.records import SCOPES
 from cameo_client.consent.store import ConsentStore
+from cameo_client.data.catalogue import load_labels
 from cameo_client.home import NodeHome, load_config
 from cameo_client.ledger import Caps, Ledger
 from cameo_client.membership import load_federation
 from cameo_client.node.publication import SIGNED, load_published, plain_name
+from cameo_client.page.clinical import names_of, rules_in_words
 from cameo_client.page.segments import Segment, segments
 from cameo_client.page.words import count_text
 from cameo_client.policy_file import load_policy
 from cameo_client.running import is_paused, is_running
-from cameo_client.source import source_of
+from cameo_client.source import catalogue_of, source_of
+from cameo_client.tags.pack import load_pack
 from cameo_client.tags.store import TagStore
 from cameo_protocol.errors import CameoError, OperatorError
 from cameo_protocol.stages import Publication
@@ -148,7 +151,9 @@ class Views:
         points = found["curve"]
         chart = {
             "x": "release",
-            "y": "ε spent",
+            "y": "ε spent for ever",
+            "digits": 2,
+            "log": False,
             "at": [0, *(point["release"] for point in points)],
             "series": ["ε spent"],
             "values": [[0.0, *(point["epsilon"] for point in points)]],
@@ -165,6 +170,41 @@ class Views:
         with TagStore(self.home.tags) as store:
             last = store.last_run()
         return None if last is None else tag_table(last)
+
+    def conditions(self) -> dict[str, str]:
+        """Tag -> when it is given, in words, by the packs in force."""
+        return self.kept("conditions", self._conditions)
+
+    def _conditions(self) -> dict[str, str]:
+        from cameo_client.tagging import pack_paths
+
+        if not self.home.tags.exists():
+            return {}
+        try:
+            known = [load_pack(path).pack.id for path in pack_paths(self.home, catalogue_of(self.home).id)]
+        except OperatorError:  # a pack file that somebody is editing: `tags lint` says what is wrong with it
+            return {}
+        with TagStore(self.home.tags) as store:
+            packs = [pack for pack in map(store.pack_in_force, known) if pack is not None]
+        return rules_in_words(packs, self.names())
+
+    def names(self) -> dict[str, tuple[str, str]]:
+        """Column -> (what it is, its unit); nothing where no catalogue is named yet, which is doctor's to say."""
+        return self.kept("names", self._names)
+
+    def _names(self) -> dict[str, tuple[str, str]]:
+        try:
+            catalogue = catalogue_of(self.home)
+            return names_of(catalogue, load_labels(catalogue))
+        except OperatorError:
+            return {}
+
+    def labels(self) -> dict[str, str]:
+        """Label -> what it predicts."""
+        try:
+            return {label.id: label.meaning for label in load_labels(catalogue_of(self.home))}
+        except OperatorError:
+            return {}
 
     def consents(self) -> dict[str, Any]:
         """By scope: how many patients granted, let it expire, denied or withdrew, as text; whether any is made up."""

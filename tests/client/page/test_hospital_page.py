@@ -221,6 +221,33 @@ def test_the_segments_are_drawn_in_clinical_units(page: Served) -> None:
             assert all(5 <= place <= 195 for place in places)
 
 
+def test_a_rule_and_a_reason_are_told_in_clinical_words(page: Served, home: NodeHome) -> None:
+    put_waiting(home, pseudonym="p-1", tag="words", because=("sbp >= 140", "NOT dx_t2d", "risk_t2d_12m >= 0.3"))
+    with page.client("care") as client:
+        tags, queue = client.get("/tags").text, client.get("/queue").text
+    assert "when: systolic blood pressure, the last office value ≥ 140 mmHg and diastolic" in tags
+    assert "Systolic blood pressure, the last office value ≥ 140 mmHg<br>" in queue
+    assert "Not: type 2 diabetes on the problem list" in queue
+    assert "Predicted risk (first diagnosis of type 2 diabetes within 12 months after the index date) ≥ 30 %" in queue
+
+
+def test_a_pack_that_is_being_edited_takes_no_page_away(page: Served, home: NodeHome) -> None:
+    (home.root / "packs").mkdir(exist_ok=True)
+    (home.root / "packs" / "own.yaml").write_text("pack: [")
+    with page.client() as client:
+        answer = client.get("/tags")
+    assert (answer.status_code, "when: systolic" in answer.text) == (200, False)
+
+
+def test_the_report_draws_the_ledger_with_its_scale_and_limits(page: Served) -> None:
+    with page.client() as client:
+        text = client.get(f"/runs/{RUN}/report").text
+    drawing = text[text.index('<svg class="curve"') : text.index("</svg>")]
+    assert "5 releases" in drawing
+    assert ">0</text>" in drawing
+    assert re.search(r"limit in 365 days: 3|limit for ever: 8", drawing) or "limit" not in drawing
+
+
 def test_models_on_another_catalogue_have_a_card_and_no_segments(home: NodeHome) -> None:
     views = Views(home, time.time)
     with pytest.MonkeyPatch.context() as patch:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from first_paint import first_paint
+from page_checks import faults
 
 from .conftest import HOSTILE, NURSE, RUN, Served, put_waiting
 
@@ -15,9 +16,6 @@ PATHS = (
     "/overview", "/budget", "/quality", "/tags", "/queue", "/consents", "/chains", "/runs", f"/runs/{RUN}",
     f"/runs/{RUN}/report", "/runs/none", "/login",
 )  # fmt: skip
-NAMELESS = """[...document.querySelectorAll('button, a, input:not([type=hidden]), table, [role=img]')].filter((e) =>
-    !(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length || e.caption)).length"""
-WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 class Tab:
@@ -63,15 +61,35 @@ def test_every_page_opens_clean_and_says_what_everything_is(tab: Tab) -> None:
         assert tab.foreign == [], path
         assert "Cameo" in tab.tab.title()
         assert tab.tab.locator("h1").count() == 1, path
-        assert tab.tab.evaluate(NAMELESS) == 0, path
 
 
-def test_no_page_is_wider_than_a_phone(context: Any, page: Served) -> None:
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (640, "dark")], ids=str)
+def test_everybody_can_read_and_reach_everything(context: Any, page: Served, width: int, scheme: str) -> None:
+    """On a desk, by night, on a phone, and at 200 % (half the width)."""
     tab = Tab(context, page)
-    tab.tab.set_viewport_size({"width": 390, "height": 800})
+    tab.tab.emulate_media(color_scheme=scheme)
+    tab.tab.set_viewport_size({"width": width, "height": 800})
     for path in PATHS:
         tab.open(path)
-        assert tab.tab.evaluate(WIDER) <= 0, path
+        assert faults(tab.tab) == [], path
+
+
+def test_an_officer_finds_what_was_spent_why_what_is_left_and_what_left_here(tab: Tab) -> None:
+    tab.open("/overview")
+    text = tab.tab.locator("main").inner_text()
+    for words in ("ε spent for ever", "left of 8", "left of 3", "How to read ε", "What left this hospital", "Never:"):
+        assert words in text
+    assert "At most 5 vectors of sums, in 1 run" in text
+    assert tab.tab.get_by_role("table", name="Runs of this hospital").get_by_role("link", name=RUN).is_visible()
+    assert [bar.get_attribute("max") for bar in tab.tab.get_by_role("progressbar").all()] == ["8.0", "3.0"]
+
+
+def test_on_paper_there_is_no_button_and_no_dark(tab: Tab) -> None:
+    tab.open(f"/runs/{RUN}")
+    tab.tab.emulate_media(media="print", color_scheme="dark")
+    assert not tab.tab.locator("nav").is_visible()
+    assert tab.tab.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
+    assert faults(tab.tab) == []
 
 
 def test_the_budget_is_drawn(tab: Tab) -> None:
