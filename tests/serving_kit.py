@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,17 @@ def plan_of(plan: RunPlan, label: str, *, segments: bool = False, **data: Any) -
     return RunPlan.model_validate(plan.model_copy(update={"tasks": tuple(tasks), "data": terms}).model_dump())
 
 
-def made(plan: RunPlan, run: str, seed: int = 0) -> Publication:
-    """What a coordinator would publish, with parameters drawn from the seed."""
+def made(
+    plan: RunPlan, run: str, seed: int = 0, centres: Mapping[str, Any] | None = None, segments: Any = None
+) -> Publication:
+    """What a coordinator would publish, with parameters drawn from the seed, or centres given; segments: their card."""
     features = len(feature_names(read_catalogue(plan.data.catalogue)))
     size = sum(parameter_count(task, features) for task in plan.trained())
-    parameters = np.random.default_rng(seed).normal(0, 0.3, size).astype("<f4").tobytes()
-    return publication(plan, run, features, parameters, {}, {}, audit=passed_audit(plan).card())
+    joint = np.random.default_rng(seed).normal(0, 0.3, size).astype("<f4")
+    for name, rows in (centres or {}).items():
+        joint[plan.parameter_spans()[name]] = rows.ravel()
+    audit = passed_audit(plan).card()
+    return publication(plan, run, features, joint.tobytes(), {}, {}, audit=audit, segments=segments)
 
 
 def admit(world: Any, run: str, plan: RunPlan) -> None:

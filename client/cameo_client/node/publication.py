@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from cameo_client.data.catalogue import load_catalogue
 from cameo_client.home import write_file
 from cameo_client.ledger import Ledger
 from cameo_models.bundle import ModelBundle, check_bundle, parse_bundle
+from cameo_models.numbering import Former, Numbering, centres_of, check_numbering, read_numberings
 from cameo_protocol import canonical
-from cameo_protocol.errors import OperatorError, Reject
+from cameo_protocol.errors import CameoError, OperatorError, Reject
 from cameo_protocol.facts import Catalogue, feature_names
-from cameo_protocol.plan import RunPlan
+from cameo_protocol.plan import RunPlan, SegmentTask
 from cameo_protocol.privacy.plan_check import RELATIVE_TOLERANCE
 from cameo_protocol.recipe import recipe_of
 from cameo_protocol.stages import Publication
@@ -26,13 +30,17 @@ SIGNED = "publication.cbor"
 
 @dataclass(frozen=True, eq=False)
 class PublishedModels:
-    """The models of one run with their card; models: task name -> bundle."""
+    """The models of one run with their card; models: task name -> bundle.
+
+    numberings: segment task -> how its segments were numbered; empty where the card does not say.
+    """
 
     run: str
     folder: Path
     plan: RunPlan
     models: dict[str, ModelBundle]
     card: dict[str, Any]
+    numberings: dict[str, Numbering]
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Library:
             raise Reject("run-name", what="a run whose name is not letters, digits and hyphens")
         if self.ledger.plan_of(message.run) != message.plan_id.hex():
             raise Reject("card-foreign", what="the models are of another plan than the one this hospital followed")
-        read_publication(self.folder / message.run, message)
+        self._check_numbers(read_publication(self.folder / message.run, message))
         stored = self.folder / message.run / SIGNED
         known = stored.exists() and stored.read_bytes() == body
         if not known:
@@ -65,6 +73,29 @@ class Library:
         if not known or newest(self.folder, self.ledger.runs()) == message.run:
             self.published(message.run)
         return message.run, canonical.encode({"run": message.run, "stored": True})
+
+    def _check_numbers(self, published: PublishedModels) -> None:
+        """Segments whose numbers are not what the card says are a `Reject`.
+
+        A former model that is not here, or not sound, cannot be held against them: then the signature has to do.
+        """
+        for name, entry in published.numberings.items():
+            former = None
+            if entry.former is not None:
+                former = self._former(name, entry.former)
+                if former is None:
+                    continue
+            check_numbering(entry, centres_of(published.models[name]), former)
+
+    def _former(self, task: str, named: Former) -> npt.NDArray[np.float64] | None:
+        """The centres of a former model that is stored here; one with another id than the card names is a `Reject`."""
+        try:
+            bundle = parse_bundle(load_message(self.folder, named.run, self.coordinator).models[task])
+        except (CameoError, KeyError):
+            return None
+        if bundle.sha256() != named.model or not isinstance(bundle.task, SegmentTask):
+            raise Reject("card-segments", what="the former model that the card names is not the one of that run")
+        return centres_of(bundle)
 
 
 def load_published(folder: Path, run: str, coordinator: bytes) -> PublishedModels:
@@ -119,7 +150,7 @@ def read_publication(folder: Path, message: Publication, catalogue: Catalogue | 
         check_bundle(bundle, plan, features)
         if bundle.facts.task.name != name or hashes.get(name) != bundle.sha256():
             raise Reject("model-foreign", what=f"the model of task {name} is not the one on the card")
-    return PublishedModels(message.run, folder, plan, models, card)
+    return PublishedModels(message.run, folder, plan, models, card, read_numberings(card, plan))
 
 
 def _features(plan: RunPlan, catalogue: Catalogue) -> int:

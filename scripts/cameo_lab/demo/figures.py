@@ -81,7 +81,8 @@ def clear_figures(pool: Pool, plan: RunPlan, folder: Path) -> ClearFigures:
     final = steps[max(steps)]
     released = parse_bundle((folder / f"{risk.name}.safetensors").read_bytes())
     scores = risk_scores(risk, width, released.parameters, pool.features[known])
-    groups = segment_of(segment, width, final[spans[segment.name]], pool.features)
+    prototypes = parse_bundle((folder / f"{segment.name}.safetensors").read_bytes()).parameters
+    groups = segment_of(segment, width, prototypes, pool.features)
     chosen = pool.train | pool.held_out
     return ClearFigures(
         auc=auc(scores, pool.outcome[known]),
@@ -91,7 +92,7 @@ def clear_figures(pool: Pool, plan: RunPlan, folder: Path) -> ClearFigures:
         error_raw=calibration_error(held_out_scores(final), pool.outcome[known]),
         ari=_ari(pool, groups, segment.clusters),
         sizes=tuple(int(size) for size in np.bincount(groups[chosen], minlength=segment.clusters)),
-        segment_parameters=final[spans[segment.name]],
+        segment_parameters=prototypes,
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cameo_models.numbering import Numbering
 from cameo_protocol.errors import CameoError, ExitCode, OperatorError
 from cameo_protocol.layout import RoundKind
 from cameo_protocol.packet import Packet
@@ -15,6 +17,7 @@ from cameo_protocol.plan import RunPlan
 from cameo_protocol.stages import FINISH, PUBLISH, finish_body
 from cameo_server.run.admission import admit
 from cameo_server.run.findings import Correction, corrected, corrections, corrections_card, findings
+from cameo_server.run.numbering import find_numbering, in_order
 from cameo_server.run.party import Parties
 from cameo_server.run.publication import publication
 from cameo_server.run.release_gate import Audit
@@ -136,8 +139,9 @@ class RunDriver:
             opened = self._sum("evaluate", self._plan.training.rounds, parameters)
         figures = findings(self._plan, opened)
         self._store.event("evaluated", figures=figures)
+        parameters, segments = self._number(parameters)
         message = publication(
-            self._plan, self.run, self.features, parameters, figures, self.versions, corrections, audit.card()
+            self._plan, self.run, self.features, parameters, figures, self.versions, corrections, audit.card(), segments
         )
         for name, bundle in message.models.items():
             self._store.save_bytes(f"{name}.safetensors", bundle)
@@ -153,6 +157,15 @@ class RunDriver:
         found = corrections(self._plan, opened)
         self._store.event("recalibrated", corrections=corrections_card(found))
         return corrected(self._plan, self.features, parameters, found), found
+
+    def _number(self, parameters: bytes) -> tuple[bytes, Mapping[str, Numbering]]:
+        """Give the segments their numbers. Once: who hears of them after a restart of this process hears the same."""
+        found = find_numbering(
+            self._store, self._plan, self.features, parameters, datetime.now(UTC).replace(microsecond=0)
+        )
+        if found.orders:
+            self._store.event("numbered", **found.as_event())
+        return in_order(self._plan, self.features, parameters, found.orders), found.card
 
     def _finish(self) -> None:
         told = self._tell_all(Packet(FINISH, finish_body(self.key, self.run)), FINISH_WAIT)

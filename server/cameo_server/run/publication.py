@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cameo_models.bundle import BundleFacts, ModelBundle
+from cameo_models.numbering import Numbering
 from cameo_protocol.plan import RunPlan
 from cameo_protocol.privacy.statements import statements
 from cameo_protocol.recalibration import IDENTITY
@@ -27,16 +28,19 @@ def publication(
     versions: Mapping[str, str],
     corrections: Mapping[str, Correction] | None = None,
     audit: Mapping[str, Any] | None = None,
+    segments: Mapping[str, Numbering] | None = None,
 ) -> Publication:
     """The models of a run with their card.
 
-    parameters: all trained tasks in plan order, little-endian float32, corrections taken in. figures: from
-    `findings`. corrections: from `findings.corrections`, by risk task. audit: what an audit of this model found, for
-    card["audit"]; None = not audited. Every figure of the card names its release, and `costs` says what that cost.
+    parameters: all trained tasks in plan order, little-endian float32, corrections taken in, segments in the order of
+    their numbers. figures: from `findings`. corrections: from `findings.corrections`, by risk task. audit: what an
+    audit of this model found, for card["audit"]; None = not audited. segments: how they were numbered, by segment
+    task, for card["segments"]; None: nobody numbered them, and the card does not speak of it. Every figure of the
+    card names its release, and `costs` says what that cost.
     """
     applied = corrections or {}
     models = _bundles(plan, features, parameters, applied)
-    card = {
+    card: dict[str, Any] = {
         "schema_version": CARD_VERSION,
         "run": run,
         "plan_id": plan.plan_id(),
@@ -49,6 +53,8 @@ def publication(
         "audit": None if audit is None else dict(audit),
         "versions": dict(versions),
     }
+    if segments is not None:
+        card["segments"] = {name: entry.model_dump(mode="json") for name, entry in segments.items()}
     return Publication(
         run=run,
         plan_id=bytes.fromhex(plan.plan_id()),

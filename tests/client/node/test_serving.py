@@ -9,12 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cameo_client.cli.tags import compare_models
 from cameo_client.data.catalogue import load_catalogue
 from cameo_client.home import NodeHome, write_file
-from cameo_client.node.publication import SIGNED
+from cameo_client.node.publication import SIGNED, load_published
 from cameo_client.serving import Choice, choose
 from cameo_client.tagging import open_ward, pack_paths, serving_models, tag_patients, tag_policy
 from cameo_client.tags import desk
@@ -23,10 +24,13 @@ from cameo_client.tags.render import text
 from cameo_client.tags.roles import Person, added, to_yaml
 from cameo_client.tags.rows import tag_of, values_of
 from cameo_client.tags.store import TagStore
+from cameo_models.bundle import ModelBundle
+from cameo_models.numbering import Former, card_entry, centres_of, number
 from cameo_protocol.confdir import conf_dir
 from cameo_protocol.errors import CameoError, OperatorError
 from cameo_protocol.packet import Packet
-from cameo_protocol.stages import PUBLISH
+from cameo_protocol.plan import SegmentTask
+from cameo_protocol.stages import PUBLISH, error_code
 from serving_kit import admit, made, plan_of, put, sealed
 
 MAIN, INSULIN, LAPSE = "risk_t2d_12m", "risk_insulin_3m", "risk_lapse"
@@ -206,3 +210,49 @@ def test_the_folder_of_models_may_hold_other_files(home: NodeHome, tmp_path: Pat
     (home.models / "notes.txt").write_text("mine")
     (home.models / "r0").mkdir()
     assert served(choice_of(home)) == {MAIN: "r3", INSULIN: "r2", "segment": "r1"}
+
+
+def numbered(world: Any, run: str, centres: Any, former: Any = None, **changes: Any) -> bytes:
+    """A sealed publication of a run whose segments are numbered. former: (its run, its centres)."""
+    plan = plan_of(world.plan, "t2d_12m", segments=True)
+    if run not in world.first.ledger.runs():
+        admit(world, run, plan)
+    task = next(task for task in plan.trained() if isinstance(task, SegmentTask))
+    found = number(centres, former[1] if former else None)
+    named = (
+        Former(run=former[0], model=changes.get("model") or segment_of(world, former[0]).sha256()) if former else None
+    )
+    entry = card_entry(found, run, named, None, datetime(2026, 11, 1, tzinfo=UTC), first=former is None)
+    order = changes.pop("order", found.order)
+    message = made(plan, run, 1, {task.name: centres[list(order)]}, {task.name: entry})
+    return sealed(world, message)
+
+
+def segment_of(world: Any, run: str) -> ModelBundle:
+    home = NodeHome(world.homes / "h1")
+    return load_published(home.models, run, bytes.fromhex(world.first.federation.coordinator)).models["segment"]
+
+
+def test_segment_numbers_are_held_against_the_former_model_that_is_stored_here(world: Any) -> None:
+    def told(body: bytes) -> str:
+        answer = world.first.hospital.handle(Packet(PUBLISH, body))
+        return error_code(answer.body) if answer.kind == "error" else answer.kind
+
+    task = next(task for task in world.plan.trained() if isinstance(task, SegmentTask))
+    old = np.random.default_rng(1).uniform(-1, 1, (task.clusters, task.encoded.dim // task.clusters))
+    old = old[np.argsort(old[:, 0])]
+    assert told(numbered(world, "r1", old, order=(1, 0, 2, 3))) == "card-segments", "a first model out of order"
+    assert told(numbered(world, "r1", old)) == PUBLISH
+    new = old[[2, 0, 3, 1]] + 0.01
+    assert told(numbered(world, "r2", new, ("r1", old), order=(0, 1, 2, 3))) == "card-segments", "not carried over"
+    assert told(numbered(world, "r2", new, ("r1", old), model="0" * 64)) == "card-segments", "no model of that run"
+    assert told(numbered(world, "r2", new, ("r1", old))) == PUBLISH
+    kept = centres_of(segment_of(world, "r2"))
+    assert np.abs(kept - old).max() < 0.02, "segment 2 is still segment 2"
+    unknown = ("r9", old)
+    assert told(numbered(world, "r3", new, unknown, model="0" * 64)) == PUBLISH, "what is not here cannot be compared"
+
+
+def test_a_publication_of_a_version_that_did_not_number_is_taken(world: Any, home: NodeHome) -> None:
+    published = load_published(home.models, "r1", bytes.fromhex(world.first.federation.coordinator))
+    assert (published.numberings, "segments" in published.card) == ({}, False)
