@@ -16,6 +16,7 @@ from typing import Any, Final
 from cameo_client.node.publication import SIGNED, load_message, read_card, read_publication
 from cameo_client.tags.schema import SEGMENT, LeftOut
 from cameo_models.bundle import ModelBundle
+from cameo_models.numbering import Numbering
 from cameo_protocol.errors import CameoError
 from cameo_protocol.facts import Catalogue
 from cameo_protocol.plan import RiskTask, RunPlan, SegmentTask
@@ -28,13 +29,17 @@ UNREADABLE: Final = "model-unreadable"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Serving:
-    """A model that fills a column of scores. card: of its run. released: when this hospital stored it."""
+    """A model that fills a column of scores. card: of its run. released: when this hospital stored it.
+
+    numbering: of a segment model, where its card says how its segments were numbered.
+    """
 
     name: str
     run: str
     bundle: ModelBundle
     card: Mapping[str, Any]
     released: datetime
+    numbering: Numbering | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,11 +106,20 @@ def _of_run(
     published = read_publication(folder / message.run, message, catalogue)
     released = datetime.fromtimestamp((folder / message.run / SIGNED).stat().st_mtime, UTC)
     found, missed = [], []
-    for bundle in published.models.values():
+    for task, bundle in published.models.items():
         name = column_of(bundle.task)
         if bundle.sha256() in withdrawn:
             what = "the officer's tag policy withdraws it"
             missed.append(LeftOut(run=message.run, name=name, reason=WITHDRAWN, what=what))
             continue
-        found.append(Serving(name=name, run=message.run, bundle=bundle, card=published.card, released=released))
+        found.append(
+            Serving(
+                name=name,
+                run=message.run,
+                bundle=bundle,
+                card=published.card,
+                released=released,
+                numbering=published.numberings.get(task),
+            )
+        )
     return found, missed

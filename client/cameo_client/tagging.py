@@ -26,6 +26,7 @@ from cameo_client.tags.policy import TagPolicy, laxer, load_policy
 from cameo_client.tags.schema import ModelInfo
 from cameo_client.tags.store import TagStore
 from cameo_models.bundle import ModelBundle
+from cameo_models.numbering import Numbering
 from cameo_models.scoring import risk_scores, segment_memberships
 from cameo_protocol.confdir import conf_dir
 from cameo_protocol.errors import ExitCode, OperatorError
@@ -107,9 +108,16 @@ def model_columns(serving: Sequence[Serving], local: LocalData) -> tuple[dict[st
                 round=bundle.facts.round,
                 audited=audited(one.card),
                 calibrated=fit,
+                changed=_changed(one.numbering),
             )
         )
     return columns, models
+
+
+def _changed(numbering: Numbering | None) -> tuple[tuple[int, datetime], ...]:
+    """Segments whose number has come to mean something else, and since when."""
+    numbers = numbering.numbers if numbering else ()
+    return tuple((one.number, one.changed) for one in numbers if one.changed is not None)
 
 
 def _calibrated(bundle: ModelBundle, card: Mapping[str, Any], scores: npt.NDArray[Any], local: LocalData) -> bool:

@@ -10,7 +10,7 @@ import polars as pl
 from cameo_client.tags.compile import compile_tree
 from cameo_client.tags.finding import Fault
 from cameo_client.tags.pack import Pack, Rule
-from cameo_client.tags.predicate import And, Compare, Not, Or, Tree, columns, leaves, parse
+from cameo_client.tags.predicate import And, Compare, Not, OneOf, Or, Tree, columns, leaves, parse
 from cameo_client.tags.schema import Schema
 from cameo_client.tags.typecheck import check, check_value
 from cameo_protocol.facts import Sensitivity
@@ -49,6 +49,20 @@ class BoundRule:
     def key(self) -> str:
         """Unique name of the rule over all packs."""
         return f"{self.pack_id}/{self.rule.id}"
+
+    @cached_property
+    def segments(self) -> frozenset[int] | None:
+        """The segment numbers that the predicates name; None where they compare with <, >: any number may count."""
+        named: set[int] = set()
+        for leaf in (*leaves(self.when), *(leaves(self.unless) if self.unless else ())):
+            match leaf:
+                case Compare(column="segment", op="=" | "<>", value=value):
+                    named.add(int(value))
+                case OneOf(column="segment", values=values):
+                    named |= {int(value) for value in values}
+                case Compare(column="segment"):
+                    return None
+        return frozenset(named)
 
     @property
     def sensitivity(self) -> Sensitivity:

@@ -75,6 +75,7 @@ def _inputs(paths: Sequence[Path], ward: Ward, store: TagStore) -> tuple[Schema,
         models=judged(ward.models, ward.facts, store),
         left_out=ward.left_out,
         approved_packs=store.approved_packs(),
+        approved_at=store.approved_at() if any(model.changed for model in ward.models) else {},
         now=ward.now,
         snapshot=ward.snapshot,
         memory=store.memory(ward.policy, ward.now),
@@ -121,7 +122,13 @@ def _models(outcome: Outcome) -> dict[str, Any]:
     """Which model fills each column of scores, of which run, and which stored models do not serve."""
     given = outcome.world.given
     serving = [
-        {"name": one.name, "run": one.run, "model_id": one.model_id, "released": one.released.isoformat()}
+        {
+            "name": one.name,
+            "run": one.run,
+            "model_id": one.model_id,
+            "released": one.released.isoformat(),
+            "segments_changed": {str(number): since.isoformat() for number, since in one.changed},
+        }
         for one in given.models
     ]
     return {"models": serving, "models_left_out": [asdict(one) for one in given.left_out]}

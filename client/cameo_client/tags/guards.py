@@ -198,7 +198,17 @@ def _model_faults(world: World, item: BoundRule, model: ModelInfo | None) -> dic
         "model-not-calibrated": (model.name != SEGMENT or "calibrated" in need.require) and not model.calibrated,
         "model-drifted": "no_drift" in need.require and model.drifted,
         "model-over-budget": "within_budget" in need.require and not model.within_budget,
+        "model-segment-changed": _means_another(world, item, model),
     }
+
+
+def _means_another(world: World, item: BoundRule, model: ModelInfo) -> bool:
+    """Whether a number that the rule names stands for other patients than when people approved its pack."""
+    approved = world.given.approved_at.get(item.pack_sha256)
+    named = item.segments
+    return approved is not None and any(
+        approved < since for segment, since in model.changed if named is None or segment in named
+    )
 
 
 def _review(world: World, item: BoundRule, row: int) -> str:

@@ -95,6 +95,7 @@ def _everybody(rules: Sequence[BoundRule], schema: Schema, given: Circumstances)
         "policy": policy.model_dump_json(),
         "models": sorted(repr(model) for model in given.models),
         "approved": sorted(used & set(given.approved_packs)),
+        "approved_at": sorted((sha, at.isoformat()) for sha, at in given.approved_at.items() if sha in used),
         "quality": given.quality.score >= policy.quality_floor,
         "stale": limit is not None
         and (given.snapshot is None or given.now.date() - given.snapshot > timedelta(days=limit)),

@@ -62,6 +62,7 @@ _TABLE = (
     Reason("model-not-calibrated", 4, "blocked", "the risk model was not found to be calibrated", _IDLE),
     Reason("model-drifted", 4, "blocked", "the model's scores have drifted", _IDLE),
     Reason("model-over-budget", 4, "blocked", "the model was trained beyond the privacy budget", _IDLE),
+    Reason("model-segment-changed", 4, "blocked", "a segment it names has another meaning since the approval", _IDLE),
     Reason("purpose-forbids-column", 5, "blocked", "a column may not be read for this purpose", _IDLE),
     Reason("genetic-care-only", 5, "blocked", "genetic facts go to the care team only", _IDLE),
     Reason("consent-withdrawn", 6, "blocked", "the patient said no to this purpose", "You said no to this use."),

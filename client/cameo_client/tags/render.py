@@ -57,7 +57,13 @@ def _tags(answer: Answer) -> list[str]:
 
 
 def _which_models(answer: Answer) -> list[str]:
-    lines = [f"model: {one['name']} of run {one['run']}, id {one['model_id'][:12]}" for one in answer.get("models", ())]
+    lines = []
+    for one in answer.get("models", ()):
+        lines.append(f"model: {one['name']} of run {one['run']}, id {one['model_id'][:12]}")
+        for number, since in one["segments_changed"].items():
+            lines.append(
+                f"note: segment {number} has had another meaning since {since[:10]}; see the report of the run"
+            )
     for one in answer.get("models_left_out", ()):
         lines.append(f"model left out: {one['name'] or 'unreadable'} of run {one['run']}: {one['what']}")
     return lines

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from cameo_client.tags import chain
@@ -85,3 +86,13 @@ def tag_of(values: Sequence[Any]) -> StoredTag:
     """The row of what was sealed, also by an earlier version, whose rows lack the last fields."""
     named = dict(zip(NAMES[: max(len(values), LEAST_NAMES)], values, strict=True))
     return StoredTag(**{**named, "because": tuple(named["because"])})
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two names are the same person or role: case and spaces do not count."""
+    return " ".join(one.casefold().split()) == " ".join(other.casefold().split())
+
+
+def utc_text(at: datetime) -> str:
+    """A time as the store writes it: UTC, of fixed width, so that text order is time order."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")

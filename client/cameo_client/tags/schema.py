@@ -46,8 +46,8 @@ class ModelInfo:
     """A released model whose outputs stand in the frame. name: "segment", or the risk column it fills.
 
     released: when it was published, timezone-aware. model_id: hash or id of the bundle. run: the run that trained it.
-    audited: the recipe's privacy audit passed, as the signed card says. calibrated, drifted, within_budget: what the
-    hospital's checks say.
+    audited: the recipe's privacy audit passed, as the signed card says. changed: segments whose number means something
+    else than in the model before, and since when. calibrated, drifted, within_budget: what the hospital's checks say.
     """
 
     name: str
@@ -60,6 +60,7 @@ class ModelInfo:
     calibrated: bool = False
     drifted: bool = False
     within_budget: bool = True
+    changed: tuple[tuple[int, datetime], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

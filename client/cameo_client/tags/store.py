@@ -12,7 +12,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,12 +21,12 @@ from cameo_client.tags import chain
 from cameo_client.tags.cipher import KEYS, Cipher
 from cameo_client.tags.pack import Pack, Rule
 from cameo_client.tags.policy import TagPolicy
-from cameo_client.tags.rows import SCHEMA, VERSION, StoredTag, tag_of, values_of
+from cameo_client.tags.rows import SCHEMA, VERSION, StoredTag, same, tag_of, utc_text, values_of
 from cameo_client.tags.world import Memory
 from cameo_client.vault import Vault
 from cameo_protocol.errors import ExitCode, OperatorError
 
-__all__ = ["StoredTag", "TagStore", "utc_text"]
+__all__ = ["StoredTag", "TagStore", "same", "utc_text"]
 
 
 class TagStore:
@@ -145,6 +145,12 @@ class TagStore:
     def approved_packs(self) -> frozenset[str]:
         """Content hashes of the packs in force."""
         return frozenset(row[0] for row in self._db.execute("SELECT sha256 FROM packs WHERE retired IS NULL"))
+
+    def approved_at(self) -> dict[str, datetime]:
+        """When each pack in force was approved last, by its content hash."""
+        rows = self._db.execute("SELECT sha256, body FROM packs WHERE retired IS NULL")
+        opened = {sha: self.cipher.unseal(b"packs" + sha.encode(), body) for sha, body in rows}
+        return {sha: datetime.fromisoformat(content["approved"]) for sha, content in opened.items()}
 
     def pack_in_force(self, pack_id: str) -> Pack | None:
         """The approved content of a pack, or None."""
@@ -387,13 +393,3 @@ class TagStore:
 
     def _person(self, name: str) -> bytes:
         return self.cipher.index("person", " ".join(name.casefold().split()))
-
-
-def same(one: str, other: str) -> bool:
-    """Whether two names are the same person or role: case and spaces do not count."""
-    return " ".join(one.casefold().split()) == " ".join(other.casefold().split())
-
-
-def utc_text(at: datetime) -> str:
-    """A time as the store writes it: UTC, of fixed width, so that text order is time order."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds")

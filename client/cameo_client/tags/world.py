@@ -67,7 +67,8 @@ class Memory:
 class Circumstances:
     """The inputs of one evaluation that are not facts. now: timezone-aware. snapshot: index date of the facts.
 
-    left_out: stored models that do not serve, for people to see; no decision looks at them.
+    left_out: stored models that do not serve, for people to see; no decision looks at them. approved_at: pack hash ->
+    when people approved it last; needed where a segment's number has changed its meaning.
     """
 
     policy: TagPolicy
@@ -76,6 +77,7 @@ class Circumstances:
     models: Sequence[ModelInfo] = ()
     left_out: Sequence[LeftOut] = ()
     approved_packs: Collection[str] = ()
+    approved_at: Mapping[str, datetime] = field(default_factory=dict)
     now: datetime
     snapshot: date | None
     memory: Memory = Memory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -222,7 +223,8 @@ def numbered(world: Any, run: str, centres: Any, former: Any = None, **changes: 
     named = (
         Former(run=former[0], model=changes.get("model") or segment_of(world, former[0]).sha256()) if former else None
     )
-    entry = card_entry(found, run, named, None, datetime(2026, 11, 1, tzinfo=UTC), first=former is None)
+    at = changes.pop("at", datetime(2026, 11, 1, tzinfo=UTC))
+    entry = card_entry(found, run, named, None, at, first=former is None)
     order = changes.pop("order", found.order)
     message = made(plan, run, 1, {task.name: centres[list(order)]}, {task.name: entry})
     return sealed(world, message)
@@ -256,3 +258,40 @@ def test_segment_numbers_are_held_against_the_former_model_that_is_stored_here(w
 def test_a_publication_of_a_version_that_did_not_number_is_taken(world: Any, home: NodeHome) -> None:
     published = load_published(home.models, "r1", bytes.fromhex(world.first.federation.coordinator))
     assert (published.numberings, "segments" in published.card) == ({}, False)
+
+
+def test_a_rule_on_a_segment_waits_for_a_new_approval_when_its_number_means_something_else(world: Any) -> None:
+    """Run r2 leaves segment 1 where it was and moves the others; the pack was approved before."""
+    home, node = NodeHome(world.homes / "h1"), world.first
+    local = node.local()
+    packs = pack_paths(home, local.catalogue.id)
+
+    def apply() -> tuple[set[str], Counter[str]]:
+        outcome = tag_patients(home, local, node.consents, None, datetime.now(UTC))
+        fates = Counter(one.reason for one in outcome.decisions() if "segment" in one.rule.models)
+        return {one.rule.rule.id for one in outcome.decisions(("stored",)) if "segment" in one.rule.models}, fates
+
+    def approve() -> None:
+        with TagStore(home.tags) as tags:
+            for path in packs:
+                desk.approve_pack(tags, path, local.catalogue, "officer", datetime.now(UTC))
+
+    old = local.features[:4].astype(float)
+    old = old[np.lexsort(old.T[::-1])]
+    approve()
+    assert world.first.hospital.handle(Packet(PUBLISH, numbered(world, "r1", old))).kind == PUBLISH
+    before, fates = apply()
+    assert "patient-group-one" in before
+    assert len(before) > 1
+    assert not fates["model-segment-changed"]
+    new = np.vstack([old[:1], local.features[20:23]])
+    later = datetime.now(UTC)
+    body = numbered(world, "r2", new, ("r1", old), at=later)
+    assert world.first.hospital.handle(Packet(PUBLISH, body)).kind == PUBLISH
+    after, fates = apply()
+    assert fates["model-segment-changed"]
+    assert after == {"patient-group-one"}
+    approve()
+    again, fates = apply()
+    assert not fates["model-segment-changed"]
+    assert len(again) > 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from cameo_client.tags.contact import CONTACT_GUARDS
 from cameo_client.tags.guards import GUARDS, sampled
+from cameo_client.tags.lint import bind_pack
 from cameo_client.tags.policy import Situation
 from cameo_client.tags.reasons import GUARD_NAMES, REASONS
 from cameo_client.tags.world import Memory, Quality
@@ -28,6 +29,37 @@ def fate(kit: Any, rule: dict[str, Any], row: dict[str, Any] | None = None, **ch
     """The fate of one patient under one rule."""
     outcome = kit.run([rule], [HIGH if row is None else row], **changes)
     return str(kit.fates(outcome, rule["tag"]["name"])[0])
+
+
+@pytest.mark.parametrize(
+    ("when", "changed", "approved", "expected"),
+    [
+        ("segment = 2", (), 0, "stored"),
+        ("segment = 2", (2,), 0, "blocked model-segment-changed"),
+        ("segment = 2", (2,), 2, "stored"),
+        ("segment = 2", (1, 3), 0, "stored"),
+        ("segment IN (2, 3)", (3,), 0, "blocked model-segment-changed"),
+        ("segment <> 1", (1,), 0, "blocked model-segment-changed"),
+        ("NOT segment = 1", (1,), 0, "blocked model-segment-changed"),
+        ("segment >= 2", (1,), 0, "blocked model-segment-changed"),
+        ("segment BETWEEN 2 AND 3", (1,), 0, "blocked model-segment-changed"),
+        ("segment_strength >= 0.4", (1, 2, 3), 0, "stored"),
+        ("segment_strength >= 0.4 AND segment IS NOT NULL", (1, 2, 3), 0, "stored"),
+        ("segment = 2", (2,), None, "stored"),
+    ],
+)
+def test_4_a_segment_that_means_another_since_the_approval(
+    kit: Any, when: str, changed: tuple[int, ...], approved: int | None, expected: str
+) -> None:
+    """Changed on day 1 of the three; approved: on which day, None: nobody says when."""
+    model = {"name": "segment", "min_version": 1, "max_age_days": 365}
+    row, rule = {"segment": 2.0, "segment_strength": 0.9}, kit.rule(when=when, model=model)
+    noon = datetime(2026, 6, 1, 12, tzinfo=UTC)
+    days = [noon - timedelta(days=2 - day) for day in range(3)]
+    models = kit.models("segment", changed=tuple((number, days[1]) for number in changed))
+    sha = bind_pack(kit.text(rule), "pack.yaml", kit.schema, today=date(2026, 6, 1))[0].sha256()
+    at = {} if approved is None else {sha: days[approved]}
+    assert fate(kit, rule, row, models=models, approved_at=at) == expected
 
 
 def test_all_guards_pass(kit: Any) -> None:
