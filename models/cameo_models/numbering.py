@@ -137,6 +137,19 @@ def card_entry(
     return Numbering(former=former, numbers=tuple(numbers))
 
 
+def said(entry: Numbering, number: int) -> str:
+    """What became of a number, in a sentence for people."""
+    one, former = entry.numbers[number - 1], entry.former
+    if one.carried and former:
+        way = f"moved {one.moved:.0%} of the way to the nearest other"
+        since = f"; the same since run {one.since}" if one.since != former.run else ""
+        return f"As in run {former.run}, {way}{since}."
+    if one.changed is None:
+        return "This run gave it its number."
+    before = f": not segment {number} of run {former.run}" if former and one.moved is not None else ""
+    return f"New meaning in this run{before}. Rules that name it wait until their pack is approved again."
+
+
 def read_numberings(card: Mapping[str, Any], plan: RunPlan) -> dict[str, Numbering]:
     """card["segments"] by task; empty in the card of a version that did not number. Unsound: `Reject`."""
     raw = card.get("segments")

@@ -82,6 +82,7 @@ def test_it_holds_what_a_coordinator_has_and_nothing_else(store: RunStore, repor
     text = (store.folder / "report.html").read_text()
     for shown in ("hospital-1", "Privacy", "Segments of patients", "cameo-node ledger", "How the run went"):
         assert shown in text, shown
+    assert "This run gave it its number." in text
     assert "lab only" not in text
     assert "Tags</h2>" not in text
     assert "<script" not in text

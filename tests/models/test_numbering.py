@@ -15,6 +15,7 @@ from cameo_models.numbering import (
     check_numbering,
     number,
     read_numberings,
+    said,
 )
 from cameo_protocol.errors import Reject
 
@@ -100,6 +101,17 @@ def test_a_meaning_and_its_date_go_on_from_card_to_card() -> None:
 def test_a_first_model_changes_no_meaning_and_one_that_cannot_be_compared_changes_all() -> None:
     assert {one.changed for one in entry(OLD).numbers} == {None}
     assert {one.changed for one in entry(OLD, first=False).numbers} == {NOW}
+
+
+def test_what_is_said_of_a_number() -> None:
+    assert said(entry(OLD), 1) == "This run gave it its number."
+    second = entry([[-0.75, 0.0], [0.0, 0.0], [-1.0, 3.0]], OLD, first=False)
+    assert said(second, 1) == "As in run r1, moved 25% of the way to the nearest other."
+    wait = "Rules that name it wait until their pack is approved again."
+    assert said(second, 3) == f"New meaning in this run: not segment 3 of run r1. {wait}"
+    assert said(entry(OLD, first=False), 2) == f"New meaning in this run. {wait}"
+    third = card_entry(number(OLD, OLD), "r4", Former(run="r3", model="b" * 64), second, NOW, first=False)
+    assert said(third, 1) == "As in run r3, moved 0% of the way to the nearest other; the same since run r1."
 
 
 class _Plan:

@@ -8,6 +8,7 @@ from typing import Final
 
 from cameo_client.data.catalogue import load_catalogue
 from cameo_client.node.publication import PublishedModels
+from cameo_models.numbering import said
 from cameo_models.prototypes import describe_prototypes
 from cameo_protocol.facts import Catalogue, Fact
 from cameo_protocol.plan import SegmentTask
@@ -27,10 +28,11 @@ class Trait:
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment: the made-up typical patient that was learnt with noise."""
+    """One segment: the made-up typical patient that was learnt with noise. note: whether its number carries over."""
 
     name: str
     traits: tuple[Trait, ...]
+    note: str = ""
 
 
 def segments(published: PublishedModels) -> tuple[Segment, ...]:
@@ -41,8 +43,13 @@ def segments(published: PublishedModels) -> tuple[Segment, ...]:
     catalogue = load_catalogue(published.plan.data.catalogue)
     described = [_traits(catalogue, one) for one in describe_prototypes(catalogue, bundle.task, bundle.parameters)]
     shown = distinctive(described)
+    entry = published.numberings.get(bundle.task.name)
     return tuple(
-        Segment(f"Segment {number}", tuple(traits[name] for name in shown if name in traits))
+        Segment(
+            f"Segment {number}",
+            tuple(traits[name] for name in shown if name in traits),
+            said(entry, number) if entry else "",
+        )
         for number, traits in enumerate(described, start=1)
     )
 

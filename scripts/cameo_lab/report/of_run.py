@@ -90,7 +90,7 @@ def report_record(plan: RunPlan, run: str, events: Events, card: Mapping[str, An
         uploads=_uploads(told.traffic),
         timing=_timing(events, told.seconds),
         quality=_quality(plan, events, told.clear),
-        segments=_segments(plan, told),
+        segments=_segments(plan, card, told),
         audit=_audit(card["audit"]),
         tags=tuple(_tag(name, tally) for name, rows in told.tags.items() for tally in rows),
         versions=_versions(card),
@@ -261,7 +261,8 @@ def _audit(found: Mapping[str, Any] | None) -> Audit | None:
     return Audit(effort=found["effort"], lower_bound=found["lower_bound"], claim=found["claim"], checks=checks)
 
 
-def _segments(plan: RunPlan, told: Told) -> Segments | None:
+def _segments(plan: RunPlan, card: Mapping[str, Any], told: Told) -> Segments | None:
+    from cameo_models.numbering import read_numberings, said
     from cameo_models.prototypes import describe_prototypes
     from cameo_server.definitions import read_catalogue
 
@@ -270,8 +271,14 @@ def _segments(plan: RunPlan, told: Told) -> Segments | None:
         return None
     catalogue, clear = read_catalogue(plan.data.catalogue), told.clear
     bands = [size_band(size) for size in clear.sizes] if clear else [None] * task.clusters
+    entry = read_numberings(card, plan).get(task.name)
     segments = tuple(
-        Segment(name=f"Segment {number}", size_band=band, traits=_traits(catalogue, values))
+        Segment(
+            name=f"Segment {number}",
+            note=said(entry, number) if entry else None,
+            size_band=band,
+            traits=_traits(catalogue, values),
+        )
         for number, (band, values) in enumerate(
             zip(bands, describe_prototypes(catalogue, task, told.prototypes), strict=True), start=1
         )

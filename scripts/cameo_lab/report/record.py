@@ -207,9 +207,13 @@ class Trait(_Frozen):
 
 
 class Segment(_Frozen):
-    """One segment, described by its prototype. size_band: such as "250-500"; None where nobody may know."""
+    """One segment, described by its prototype. size_band: such as "250-500"; None where nobody may know.
+
+    note: whether its number means what it meant in the run before; None where the card does not say.
+    """
 
     name: Text
+    note: Text | None = None
     size_band: Text | None = None
     traits: tuple[Trait, ...] = Field(min_length=1, max_length=40)
 
