@@ -18,7 +18,7 @@ from cameo_client.tags.contact import CONTACT_GUARDS, wants_contact
 from cameo_client.tags.engine import PSEUDONYM, derive, literal_expr, literal_text, literals, prepare
 from cameo_client.tags.guards import GUARDS, Guard
 from cameo_client.tags.policy import TagPolicy
-from cameo_client.tags.predicate import columns
+from cameo_client.tags.predicate import Leaf, columns
 from cameo_client.tags.reasons import CODES, INDEX, REASONS
 from cameo_client.tags.schema import Schema
 from cameo_client.tags.world import Circumstances, Mask, World
@@ -27,6 +27,8 @@ from cameo_protocol.errors import Bug, OperatorError
 State = Literal["stored", "waiting", "blocked"]
 STATES: tuple[State, ...] = ("stored", "waiting", "blocked")
 Codes = npt.NDArray[np.int16]
+Answers = Mapping[tuple[Leaf, bool], Mask]
+FEW = 64  # rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +76,19 @@ class Outcome:
 
     def decisions(self, states: Sequence[State] = STATES) -> Iterator[Decision]:
         """The candidates in the given states, rule by rule; rows that were never proposed are not among them."""
-        for item in self.world.rules:
-            rows = np.flatnonzero(np.logical_or.reduce([self.state(item.key, state) for state in states]))
-            yield from self._of_rule(item, rows)
+        wanted = np.logical_or.reduce([_IN_STATE[state] for state in states])
+        chosen = [
+            (item, rows)
+            for item in self.world.rules
+            if len(rows := np.flatnonzero(self.candidates[item.key] & wanted[self.codes[item.key]]))
+        ]
+        few = self._true([item for item, _ in chosen]) if self.world.frame.height <= FEW else None
+        for item, rows in chosen:
+            yield from self._of_rule(item, rows, few)
 
-    def _of_rule(self, item: BoundRule, rows: npt.NDArray[np.intp]) -> Iterator[Decision]:
-        if not len(rows):
-            return
+    def _of_rule(self, item: BoundRule, rows: npt.NDArray[np.intp], few: Answers | None) -> Iterator[Decision]:
         now, ttl = self.world.given.now, timedelta(days=item.rule.tag.ttl_days)
-        for row, because in zip(rows.tolist(), self._because(item, rows), strict=True):
+        for row, because in zip(rows.tolist(), self._because(item, rows, few), strict=True):
             reason = CODES[int(self.codes[item.key][row])]
             yield Decision(
                 pseudonym=self.world.pseudonyms[row],
@@ -100,10 +106,18 @@ class Outcome:
             return "none"
         return CODES[int(self.contact[item.key][row])] or "due"
 
-    def _because(self, item: BoundRule, rows: npt.NDArray[np.intp]) -> list[tuple[str, ...]]:
+    def _true(self, items: Sequence[BoundRule]) -> Answers:
+        """The signed comparisons of these rules, each with the rows where it is true: one pass over a small frame."""
+        signed = list(
+            dict.fromkeys(one for item in items for tree in (item.enter, item.stay) for one in literals(tree))
+        )
+        return dict(zip(signed, self.world.rows([literal_expr(*one).fill_null(False) for one in signed]), strict=True))
+
+    def _because(self, item: BoundRule, rows: npt.NDArray[np.intp], few: Answers | None) -> list[tuple[str, ...]]:
         """The signed comparisons that were true, for the given rows only: going wide over all would cost memory.
 
-        Patients who had the tag are held against the exit threshold, the others against the entry.
+        Patients who had the tag are held against the exit threshold, the others against the entry. few: all answers,
+        where the frame is so small that asking once for all rules is cheaper.
         """
         held = self.world.members(self.world.given.memory.held.get(item.key, ()))[rows]
         found: list[tuple[str, ...]] = [()] * len(rows)
@@ -113,6 +127,11 @@ class Outcome:
                 continue
             signed = literals(tree)
             texts = [literal_text(leaf, wanted) for leaf, wanted in signed]
+            if few is not None:
+                for position in chosen.tolist():
+                    row = rows[position]
+                    found[position] = tuple(text for text, one in zip(texts, signed, strict=True) if few[one][row])
+                continue
             exprs = [literal_expr(*one).fill_null(False).alias(str(i)) for i, one in enumerate(signed)]
             frame = self.world.frame
             those = frame if len(chosen) == frame.height else frame[rows[chosen].tolist()]
@@ -157,15 +176,20 @@ def apply(facts: pl.DataFrame, rules: Sequence[BoundRule], schema: Schema, given
 def run_guards(guards: Sequence[tuple[int, Guard]], world: World, candidates: Mapping[str, Mask]) -> dict[str, Codes]:
     """The first failure of each candidate as an index into `reasons.CODES`; 0 = every guard passed."""
     alive = {key: mask.copy() for key, mask in candidates.items()}
+    left = {key for key, mask in alive.items() if mask.any()}
     codes = {key: np.zeros(len(world.pseudonyms), dtype=np.int16) for key in candidates}
     for number, guard in guards:
         for key, code, mask in guard(world, alive):
             if REASONS[code].guard != number:
                 raise Bug("tag-guard", what=f"guard {number} gave the reason {code}, which is another guard's")
+            if key not in left:
+                continue
             hit = alive[key] & mask
             if hit.any():
                 codes[key][hit] = INDEX[code]
                 alive[key] ^= hit
+                if not alive[key].any():
+                    left.discard(key)
     return codes
 
 

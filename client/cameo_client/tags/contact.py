@@ -34,7 +34,8 @@ def contact_cap(world: World, alive: Alive) -> Iterator[Failure]:
     cooling = {item.key: _recent(world, item) for item in world.rules if item.key in alive}
     for key, rows in cooling.items():
         yield key, "contact-cooldown", rows
-    counted = [item for item in sorted(world.rules, key=_order) if item.key in alive and item.rule.contact != "safety"]
+    asking = [item for item in world.rules if item.key in alive and alive[item.key].any()]
+    counted = [item for item in sorted(asking, key=_order) if item.rule.contact != "safety"]
     wanted = {item.key: alive[item.key] & ~cooling[item.key] for item in counted}
     sent = _choose(world, counted, wanted)
     for item in counted:

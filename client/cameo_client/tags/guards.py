@@ -86,11 +86,12 @@ def consent_given(world: World, _: Alive) -> Iterator[Failure]:
     Where the policy names another basis for care, only those who said no are left out.
     """
     answers: dict[Scope, tuple[Mask, Mask, Mask]] = {}
+    young = minors(world.frame, world.given.policy.age_column)
     for item in world.rules:
         own = SCOPE_OF[item.rule.purpose]
         for scope in item.rule.scopes():
             if scope not in answers:
-                answers[scope] = _consent(world, scope)
+                answers[scope] = _consent(world, scope, young)
             refused, guardian, granted = answers[scope]
             yield item.key, "consent-withdrawn", refused
             if scope == own and item.rule.purpose in world.given.policy.legal_basis:
@@ -169,11 +170,10 @@ def sampled(pseudonym: str, key: str, version: int, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def _consent(world: World, scope: Scope) -> tuple[Mask, Mask, Mask]:
-    """Rows that said no; that only lack a guardian's decision; that granted."""
+def _consent(world: World, scope: Scope, young: frozenset[str]) -> tuple[Mask, Mask, Mask]:
+    """Rows that said no; that only lack a guardian's decision; that granted. young: who needs a guardian."""
     given = world.given
     double = scope in given.policy.double_confirmed
-    young = minors(world.frame, given.policy.age_column)
     alone = given.consent.granted(world.pseudonyms, scope, given.now, double_confirmed=double)
     granted = given.consent.granted(world.pseudonyms, scope, given.now, minors=young, double_confirmed=double)
     return world.members(given.consent.withdrawn(scope, given.now)), alone & ~granted, granted

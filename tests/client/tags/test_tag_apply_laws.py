@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cameo_client.tags.apply import counts
 from cameo_client.tags.explain import explain
 from cameo_client.tags.pack import SCOPE_OF
+from cameo_client.tags.world import Memory
+
+apply_module = sys.modules["cameo_client.tags.apply"]
 
 ROW = st.fixed_dictionaries(
     {
@@ -119,3 +125,19 @@ def test_every_decision_and_every_non_decision_is_explained(kit: Any, world: Any
                 assert len(failed) == (one.state != "stored")
             assert found.staff
             assert found.patient
+
+
+@LAW
+@given(WORLD)
+def test_asking_for_the_reasons_of_all_rules_at_once_gives_the_same(kit: Any, world: Any) -> None:
+    """As a small frame does, and rule by rule, as a large one does; some patients have a tag already."""
+    outcome, _ = build(kit, world)
+    held = {item.key: frozenset({"p0", "p3"}) for item in outcome.world.rules[:2]}
+    given_ = replace(outcome.world.given, memory=Memory(held=held))
+    outcome = apply_module.apply(kit.frame(*world[0]), outcome.world.rules, kit.schema, given_)
+    together = list(outcome.decisions())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(apply_module, "FEW", 0)
+        assert list(outcome.decisions()) == together
+    kept = list(outcome.decisions(("stored",)))
+    assert kept == [one for one in together if one.state == "stored"]
