@@ -17,7 +17,7 @@ from cameo_protocol.plan import RunPlan
 from cameo_protocol.stages import FINISH, PUBLISH, finish_body
 from cameo_server.run.admission import admit
 from cameo_server.run.findings import Correction, corrected, corrections, corrections_card, findings
-from cameo_server.run.numbering import find_numbering, in_order
+from cameo_server.run.numbering import in_order, settle_numbers
 from cameo_server.run.party import Parties
 from cameo_server.run.publication import publication
 from cameo_server.run.release_gate import Audit
@@ -159,12 +159,9 @@ class RunDriver:
         return corrected(self._plan, self.features, parameters, found), found
 
     def _number(self, parameters: bytes) -> tuple[bytes, Mapping[str, Numbering]]:
-        """Give the segments their numbers. Once: who hears of them after a restart of this process hears the same."""
-        found = find_numbering(
-            self._store, self._plan, self.features, parameters, datetime.now(UTC).replace(microsecond=0)
-        )
-        if found.orders:
-            self._store.event("numbered", **found.as_event())
+        """Give the segments their numbers: the parameters in that order, and what the card says of it."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        found = settle_numbers(self._store, self._plan, self.features, parameters, now)
         return in_order(self._plan, self.features, parameters, found.orders), found.card
 
     def _finish(self) -> None:

@@ -32,7 +32,7 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Renumbering:
-    """What `numbered` did. orders: by segment task, the trained row of each number. card: card["segments"]."""
+    """Numbers for a run. orders: by segment task, the trained row of each number. card: card["segments"]."""
 
     orders: Mapping[str, tuple[int, ...]]
     card: Mapping[str, Numbering]
@@ -43,16 +43,23 @@ class Renumbering:
         return {"orders": {name: list(order) for name, order in self.orders.items()}, "segments": card}
 
 
-def find_numbering(store: RunStore, plan: RunPlan, features: int, parameters: bytes, now: datetime) -> Renumbering:
-    """The numbers of a run's segments; those of an earlier attempt to publish this very run, where there was one.
+def settle_numbers(store: RunStore, plan: RunPlan, features: int, parameters: bytes, now: datetime) -> Renumbering:
+    """The numbers of a run's segments, kept as its event "numbered" before anybody is told.
 
-    parameters: all trained tasks in plan order, little-endian float32. The run's siblings in the coordinator's folder
-    are the earlier runs.
+    Once: a run that died while it published goes on with the numbers it had. parameters: all trained tasks in plan
+    order, little-endian float32. The run's siblings in the coordinator's folder are the earlier runs.
     """
     kept = next((event for event in store.events() if event["event"] == "numbered"), None)
     if kept is not None:
         orders = {name: tuple(order) for name, order in kept["orders"].items()}
         return Renumbering(orders, read_numberings(kept, plan))
+    found = _numbers(store, plan, features, parameters, now)
+    if found.orders:
+        store.event("numbered", **found.as_event())
+    return found
+
+
+def _numbers(store: RunStore, plan: RunPlan, features: int, parameters: bytes, now: datetime) -> Renumbering:
     spans, joint = plan.parameter_spans(), np.frombuffer(parameters, dtype="<f4").astype(np.float64)
     orders, card = {}, {}
     for task in plan.trained():

@@ -19,7 +19,7 @@ from cameo_server.cli.progress import line
 from cameo_server.compose import compose_experiment
 from cameo_server.definitions import read_catalogue, read_label
 from cameo_server.planning import resolve
-from cameo_server.run.numbering import find_numbering, in_order
+from cameo_server.run.numbering import in_order, settle_numbers
 from cameo_server.run.publication import publication
 from cameo_server.run.store import RunStore
 
@@ -66,8 +66,7 @@ class Coordinator:
         store = self.store(run, plan)
         raw, segments = trained(plan, centres), None
         if numbers:
-            found = find_numbering(store, plan, FEATURES, raw, self.now)
-            store.event("numbered", **found.as_event())
+            found = settle_numbers(store, plan, FEATURES, raw, self.now)
             raw, segments = in_order(plan, FEATURES, raw, found.orders), found.card
         message = publication(plan, run, FEATURES, raw, {}, {}, segments=segments)
         for name, bundle in message.models.items():
@@ -182,10 +181,9 @@ def test_a_run_that_died_while_it_published_goes_on_with_the_numbers_it_had_told
     at.publish("r1", TRUE)
     raw = trained(PLAN, noisy([3, 1, 0, 2], 6))
     store = at.store("r2")
-    found = find_numbering(store, PLAN, FEATURES, raw, NOW)
-    store.event("numbered", **found.as_event())
+    found = settle_numbers(store, PLAN, FEATURES, raw, NOW)
     at.publish("r3", noisy([0, 2, 1, 3], 7, size=0.3))
-    again = find_numbering(store, PLAN, FEATURES, raw, NOW + timedelta(days=1))
+    again = settle_numbers(store, PLAN, FEATURES, raw, NOW + timedelta(days=1))
     assert again == found
     assert again.card["segment"].former is not None
     assert again.card["segment"].former.run == "r1"
@@ -194,7 +192,7 @@ def test_a_run_that_died_while_it_published_goes_on_with_the_numbers_it_had_told
 def test_only_the_order_of_the_segments_is_touched(at: Coordinator) -> None:
     rng = np.random.default_rng(8)
     raw = rng.normal(size=sum(task.encoded.dim for task in PLAN.trained())).astype("<f4")
-    found = find_numbering(at.store("r1"), PLAN, FEATURES, raw.tobytes(), NOW)
+    found = settle_numbers(at.store("r1"), PLAN, FEATURES, raw.tobytes(), NOW)
     after = np.frombuffer(in_order(PLAN, FEATURES, raw.tobytes(), found.orders), dtype="<f4")
     span = PLAN.parameter_spans()["segment"]
     assert sorted(after[span]) == sorted(raw[span])
