@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,10 +193,13 @@ class _Shelf:
 
 @dataclass
 class Watch:
-    """What passed between coordinator and hospitals. vectors: (epoch, round) -> site -> its vector before masking."""
+    """What passed between coordinator and hospitals. vectors: (epoch, round) -> site -> its vector before masking.
+
+    answers: the different answers of a (site, stage, (epoch, round)); the same bytes once more are none.
+    """
 
     vectors: dict[tuple[int, int], dict[int, Any]] = field(default_factory=dict)
-    answers: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+    answers: defaultdict[tuple[Any, ...], set[Packet]] = field(default_factory=lambda: defaultdict(set))
     current: tuple[int, tuple[int, int]] = (0, (0, 0))
 
     def note(self, vector: Any) -> None:
@@ -246,7 +249,7 @@ class SmallFederation:
                 self.watch.current = (index, (call.epoch, call.round_no))
             answer = self.hospitals[index].handler.handle(packet)
             if answer.kind in (UPLOAD, "ack", REVEAL):
-                self.watch.answers[index, answer.kind, self.watch.current[1]] += 1
+                self.watch.answers[index, answer.kind, self.watch.current[1]].add(answer)
             self.after(index, packet)
             return answer
 
@@ -315,4 +318,4 @@ def round_of(store: RunStore, number: int) -> tuple[int, int]:
 
 def at_most_once(federation: SmallFederation) -> bool:
     """One upload, acknowledgement and reveal a hospital and round."""
-    return all(count == 1 for count in federation.watch.answers.values())
+    return all(len(answers) == 1 for answers in federation.watch.answers.values())

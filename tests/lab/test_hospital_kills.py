@@ -167,7 +167,9 @@ def test_a_kill_in_a_round(
     kept = SmallHospital(plan, VICTIM, tmp_path / f"h{VICTIM}")
     charged = len(kept.ledger._book.rounds)
     kept.close()
-    uploads = sum(count for (site, stage, _), count in federation.watch.answers.items() if (site, stage) == (2, UPLOAD))
+    uploads = sum(
+        len(sent) for (site, stage, _), sent in federation.watch.answers.items() if (site, stage) == (2, UPLOAD)
+    )
     assert charged == uploads + (point in ("upload-charged", "upload-journaled", "upload-answered"))
     stages = {stage for _, _, stage in released(tmp_path / f"h{VICTIM}")}
     assert stages == {UPLOAD, ACK, REVEAL}

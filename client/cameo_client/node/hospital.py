@@ -96,6 +96,7 @@ class Idle:
 
 
 Phase = Idle | Admitted | Advertising | Sharing | Living | InRound | Acknowledged
+ROUND_STAGES = (UPLOAD, ACK, REVEAL)
 
 
 def _pass(_point: str) -> None:
@@ -104,6 +105,9 @@ def _pass(_point: str) -> None:
 
 class Hospital:
     """One hospital's answers. Thread-safe: messages are handled one after the other.
+
+    A coordinator that died before it had an answer asks again. The message of a round that was answered last, asked
+    again byte for byte, gets the same bytes: nothing is computed, charged or changed, and nothing new is told.
 
     journal: records what is about to leave and refuses a second time; it must be on disk when it returns.
     report: called with (code, what) for the hospital's own log. reach: called with the name of each failpoint.
@@ -125,6 +129,7 @@ class Hospital:
         self._report = report
         self._reach = reach
         self._phase: Phase = Idle()
+        self._last: tuple[Packet, Packet] | None = None
         self._lock = threading.Lock()
         self._stages: dict[str, Callable[[Packet], Packet]] = {
             ADMIT: self._admit,
@@ -146,7 +151,7 @@ class Hospital:
         with self._lock:
             try:
                 self._reach(f"{packet.kind}-asked")
-                answer = stage(packet)
+                answer = self._answer(packet, stage)
                 self._reach(f"{packet.kind}-answered")
                 return answer
             except PeerMisbehaved as error:
@@ -163,6 +168,14 @@ class Hospital:
                 said = f"{error.code}: {error.what}" if isinstance(error, CameoError) else type(error).__name__
                 self._report(FAILED_LOCALLY, f"{said}, while answering {packet.kind}")
                 return error_packet(FAILED_LOCALLY)
+
+    def _answer(self, packet: Packet, stage: Callable[[Packet], Packet]) -> Packet:
+        if self._last is not None and packet == self._last[0]:
+            return self._last[1]
+        answer = stage(packet)
+        if packet.kind in ROUND_STAGES:
+            self._last = packet, answer
+        return answer
 
     # --- before rounds ------------------------------------------------------------------------------------------
 
@@ -293,7 +306,8 @@ class Hospital:
             self._phase = Idle()
 
     def _erase_keys(self) -> None:
-        """Overwrite the keys of an epoch that is being left."""
+        """Overwrite the keys of an epoch that is being left, and forget its last answer."""
+        self._last = None
         match self._phase:
             case Living() as living:
                 living.state.close()
