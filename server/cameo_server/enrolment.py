@@ -265,7 +265,11 @@ def revoke_person(home: CoordinatorHome, name: str, now: datetime) -> int:
             (timestamp(now), name),
         ).rowcount
     if count == 0:
-        raise OperatorError("person-unknown", what=f"nobody called {name} has a certificate", do="cameo person add")
+        raise OperatorError(
+            "person-unknown",
+            what=f"nobody called {name} has a certificate that is not revoked yet",
+            do="check the name; everybody who was added is in: cameo audit-log export",
+        )
     return count
 
 

@@ -307,11 +307,54 @@ def test_withdraw_takes_who_is_in_the_source_and_nobody_else(shell: Shell) -> No
     assert (code, "pseudonym-unknown" in err, "data source has" in err) == (2, True, True)
 
 
+def test_what_can_be_no_pseudonym_is_refused_before_anything_is_said_of_it(shell: Shell) -> None:
+    init(shell)
+    assert shell("tags", "roles", "--add", "A. Auditor", "--role", "auditor")[0] == 0
+    for words in (
+        ("consent", "report", "MRN-1"),
+        ("consent", "withdraw", "MRN-1", "--scope", "all"),
+        ("tags", "access", "A" * 32, "--as", "A. Auditor"),
+    ):
+        code, out, err = shell(*words)
+        assert (code, out, "cameo-node data pseudonym" in err) == (2, "", True)
+        assert "MRN" not in err
+    code, _, err = shell("consent", "withdraw", "0" * 32, "--scope", "x")
+    assert (code, "no such --scope" in err) == (2, True)
+    code, _, err = shell("consent", "withdraw", "0" * 32, "--scope", "all", "--method", "made_up")
+    assert (code, "no such --method" in err) == (2, True)
+
+
+def test_who_has_no_role_is_told_that_the_name_has_none(shell: Shell) -> None:
+    init(shell)
+    assert shell("tags", "roles", "--add", "A. Auditor", "--role", "auditor")[0] == 0
+    for name in ("A. Auditor", "Nobody"):
+        code, _, err = shell("tags", "queue", "--as", name)
+        assert (code, "queue is for: reviewer; roles.yaml gives none of these to that name" in err) == (4, True)
+
+
+def test_a_hash_that_is_none_is_told_before_the_log_is_read(shell: Shell) -> None:
+    init(shell)
+    code, _, err = shell("audit", "verify", "--seen", "0")
+    assert (code, "checking" in err) == (2, False)
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.ndjson"])
+def test_a_file_of_consents_that_is_none_is_told_in_words(name: str, shell: Shell, tmp_path: Path) -> None:
+    init(shell)
+    (tmp_path / name).write_bytes(b"\xff\xfe")
+    code, _, err = shell("consent", "import", name)
+    assert (code, f"{name}: it is no UTF-8 text; nothing was imported" in err) == (6, True)
+    (tmp_path / name).unlink()
+    code, _, err = shell("consent", "import", name)
+    assert (code, f"{name}: it cannot be read: No such file" in err) == (6, True)
+
+
 def test_policy_check_refuses_what_is_no_plan_or_no_policy(shell: Shell, tmp_path: Path) -> None:
     init(shell)
     shell("accept", str(federation_file(shell)), "--yes")
     (tmp_path / "no-plan").write_text("{}")
-    assert shell("policy", "check", str(tmp_path / "no-plan"))[0] == 7
+    code, _, err = shell("policy", "check", str(tmp_path / "no-plan"))
+    assert (code, "no-plan: not a plan of version 1" in err, "cameo plan --out plan.json" in err) == (2, True, True)
     shell.home.policy.write_text(shell.home.policy.read_text() + "\nversion: 1\n")
     code, _, err = shell("policy", "check")
     assert (code, "comes twice" in err) == (2, True)

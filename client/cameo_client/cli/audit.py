@@ -44,6 +44,7 @@ def verify(
     from cameo_client.membership import identity_bytes, load_federation
     from cameo_client.node.witness import check_receipt, require
 
+    digest = _digest(seen) if seen is not None else None
     with _opened(home) as (place, log):
         say(f"checking {log.head().entries} entries …")
         head = log.verify()
@@ -51,8 +52,8 @@ def verify(
         if place.federation.exists():
             coordinator = bytes.fromhex(load_federation(place).coordinator)
             countersigned = check_receipt(log, place.receipt, coordinator, identity_bytes(load_identity(place)))
-        if seen is not None:
-            require(log, _digest(seen))
+        if digest is not None:
+            require(log, digest)
     value = {"sound": True, "entries": head.entries, "last": head.last.hex(), "countersigned": countersigned}
     by = "held against the coordinator's newest receipt" if countersigned else "never countersigned yet"
     emit(value, as_json, lambda: f"{head.entries} entries, all sound; {by}\nlast  {head.last.hex()}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cameo_client.cli.options import AsJson, Home
+from cameo_client.cli.options import AsJson, Home, require_pseudonym
 from cameo_protocol.console import emit, new_app
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def report(pseudonym: Pseudonym, home: Home = None, as_json: AsJson = False) -> 
     """
     from cameo_client.consent.exchange import iso
 
+    require_pseudonym(pseudonym)
     with _store(home) as store:
         found = store.report(pseudonym)
     decisions = [
@@ -157,13 +158,12 @@ def withdraw(
     from cameo_client.home import open_home
     from cameo_protocol.errors import OperatorError
 
-    scopes = [known for known in SCOPES if scope in (known, "all")]
-    if not scopes or method not in METHODS or method == "made_up" or not _is_pseudonym(pseudonym):
-        raise OperatorError(
-            "option-invalid",
-            what="no such scope or method, or no pseudonym of 32 hex digits",
-            do=f"scope: all, {', '.join(SCOPES)}; pseudonym: cameo-node data pseudonym",
-        )
+    require_pseudonym(pseudonym)
+    scopes, methods = [known for known in SCOPES if scope in (known, "all")], [m for m in METHODS if m != "made_up"]
+    if not scopes:
+        raise OperatorError("option-invalid", what="no such --scope", do=f"give one of: all, {', '.join(SCOPES)}")
+    if method not in methods:
+        raise OperatorError("option-invalid", what="no such --method", do=f"give one of: {', '.join(methods)}")
     if not anyway:
         _require_known(home, pseudonym)
     now = datetime.now(UTC)
@@ -267,10 +267,6 @@ def _require_known(home: Path | None, pseudonym: str) -> None:
         what=f"{what}; nothing was written",
         do="find it from the person id: cameo-node data pseudonym; or write it down all the same with --anyway",
     )
-
-
-def _is_pseudonym(text: str) -> bool:
-    return len(text) == 32 and set(text) <= set("0123456789abcdef")
 
 
 def _row(entry: dict[str, Any]) -> str:

@@ -35,10 +35,9 @@ def check(
     Example:
       cameo-node policy check plan.json
     """
-    from cameo_client.home import open_home, read_file
+    from cameo_client.home import open_home
     from cameo_client.policy_file import load_policy
     from cameo_protocol.errors import ExitCode
-    from cameo_protocol.plan import MAX_PLAN_BYTES, parse_plan
     from cameo_protocol.policy import check as check_plan
 
     place = open_home(home)
@@ -46,7 +45,7 @@ def check(
     if plan is None:
         emit({"valid": True, "path": str(policy.path)}, as_json, lambda: f"{policy.path} is a valid policy")
         return
-    asked = parse_plan(read_file(plan, at_most=MAX_PLAN_BYTES).strip())
+    asked = _plan(plan)
     refusals = check_plan(policy.policy, asked, asked.cohort)
     over = _over_budget(place, asked, policy.policy)
     value = {
@@ -60,6 +59,19 @@ def check(
     emit(value, as_json, lambda: "\n".join(["declined:", *bad]) if bad else good)
     if bad:
         raise typer.Exit(int(ExitCode.POLICY))
+
+
+def _plan(path: Path) -> RunPlan:
+    from cameo_client.home import read_file
+    from cameo_protocol.errors import OperatorError, Reject
+    from cameo_protocol.plan import MAX_PLAN_BYTES, parse_plan
+
+    raw = read_file(path, at_most=MAX_PLAN_BYTES)
+    try:
+        return parse_plan(raw.strip())
+    except Reject as error:
+        do = "name the file that the coordinator has from: cameo plan --out plan.json"
+        raise OperatorError("plan-invalid", what=f"{path.name}: {error.what}", do=do) from None
 
 
 def _over_budget(place: NodeHome, plan: RunPlan, policy: Policy) -> OperatorError | None:

@@ -67,3 +67,15 @@ def data_config(
         password_file=str(password_file.absolute()) if password_file else None,
         password_env=password_env,
     )
+
+
+def require_pseudonym(text: str) -> None:
+    """Refuse what can be no pseudonym, such as a person id: "nothing is known of it" would be no answer."""
+    from cameo_protocol.errors import OperatorError
+
+    if len(text) != 32 or not set(text) <= set("0123456789abcdef"):
+        raise OperatorError(
+            "option-invalid",
+            what="PSEUDONYM is none: it has 32 hex digits, in small letters",
+            do="find it from the person id: cameo-node data pseudonym < id.txt",
+        )

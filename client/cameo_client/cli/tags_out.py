@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cameo_client.cli.options import AsJson, Home, PasswordEnv, PasswordFile
+from cameo_client.cli.options import AsJson, Home, PasswordEnv, PasswordFile, require_pseudonym
 from cameo_protocol.audit_log import MAX_TEXT
 from cameo_protocol.console import emit
 
@@ -128,6 +128,7 @@ def access(
 
     place = open_home(home)
     _require(place.roles, person, "access")
+    require_pseudonym(pseudonym)
     with TagStore(place.tags) as store:
         found = store.accesses(pseudonym)
     _tell({"schema_version": SCHEMA_VERSION, "command": "access", "accesses": found}, as_json)

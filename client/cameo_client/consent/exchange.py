@@ -59,7 +59,7 @@ def read_csv(path: Path, pseudonym_key: bytes) -> Iterator[ConsentRecord]:
             for number, row in enumerate(rows, start=2):
                 yield _parse(path, number, row, who)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise refused(path, None, f"it cannot be read ({type(error).__name__})") from None
+        raise unreadable(path, error) from None
 
 
 def _known(name: str) -> str:
@@ -113,6 +113,13 @@ def iso(when: datetime) -> str:
 def _safe(text: str) -> str:
     """Text that no spreadsheet takes for a formula."""
     return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def unreadable(path: Path, error: OSError | UnicodeDecodeError | csv.Error) -> OperatorError:
+    """The error of a file that is not there, or is no text or no CSV at all."""
+    if isinstance(error, OSError):
+        return refused(path, None, f"it cannot be read: {error.strerror or 'no such file'}")
+    return refused(path, None, "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else "it is no CSV")
 
 
 def refused(path: Path, line: int | None, problem: str) -> OperatorError:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-from cameo_client.consent.exchange import iso, moment, refused
+from cameo_client.consent.exchange import iso, moment, refused, unreadable
 from cameo_client.consent.records import METHODS, SCOPES, ConsentRecord, Scope, Status
 
 PSEUDONYM_SYSTEM = "urn:cameo:pseudonym"
@@ -78,7 +78,7 @@ def read_ndjson(path: Path) -> Iterator[ConsentRecord]:
                 if line.strip():
                     yield _from_line(path, number, line)
     except (OSError, UnicodeDecodeError) as error:
-        raise refused(path, None, f"it cannot be read ({type(error).__name__})") from None
+        raise unreadable(path, error) from None
 
 
 def _from_line(path: Path, number: int, line: str) -> ConsentRecord:

@@ -88,7 +88,8 @@ def require(roles: Roles, name: str, action: str) -> Person:
     if person is None or needed.isdisjoint(person.roles):
         raise OperatorError(
             "role-lacking",
-            what=f"{action} is for: {', '.join(role for role in ROLES if role in needed)}",
+            what=f"{action} is for: {', '.join(role for role in ROLES if role in needed)};"
+            " roles.yaml gives none of these to that name",
             do="have a person with that role do it, or ask the officer: cameo-node tags roles",
             exit=ExitCode.POLICY,
         )

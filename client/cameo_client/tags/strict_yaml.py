@@ -61,8 +61,10 @@ def read(text: str) -> Document:
         raise YamlFault(
             "yaml-syntax", str(problem), "correct the YAML on this line", mark.line + 1 if mark else 0
         ) from None
-    except (ValueError, UnicodeError) as error:
-        raise YamlFault("yaml-syntax", type(error).__name__, "save the file as UTF-8 text", 0) from None
+    except (ValueError, UnicodeError):
+        raise YamlFault(
+            "yaml-syntax", "a character or a number that cannot be", "save the file as UTF-8 text", 0
+        ) from None
     lines: dict[Path, int] = {}
     return Document(_convert(node, (), lines) if node is not None else None, lines)
 

@@ -146,9 +146,10 @@ def revoke(
     from cameo_protocol.operator_api import operator_pb2 as pb
     from cameo_server.api.client import connected
 
-    if not yes:
-        confirm(f"{name} will be locked out at once, also from a run that is going on. Revoke it?")
     with connected(home, profile) as client:
+        names = [site.name for site in client.call("ListSites", pb.ListSitesRequest()).sites]
+        if name in names and not yes:  # of one that is not there, the coordinator says so
+            confirm(f"{name} will be locked out at once, also from a run that is going on. Revoke it?")
         site = client.call("RevokeSite", pb.RevokeSiteRequest(name=name))
     emit(
         _row(site),

@@ -45,6 +45,12 @@ def test_only_a_member_is_online_also_when_it_came_back_under_its_name(api: Api)
     assert [(s.index, s.state, s.online) for s in sites] == [(2, "member", True), (1, "revoked", False)]
 
 
+def test_nobody_is_asked_about_a_hospital_that_is_not_there(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OperatorError, match="no hospital is called"):
+        site.revoke("hospital-z", home=api.home.root)
+    assert "locked out" not in capsys.readouterr().err
+
+
 def test_a_second_revocation_says_that_there_was_a_first(api: Api) -> None:
     api.admit("hospital-a")
     enrolment.revoke(api.home, "hospital-a", datetime.now(UTC))
