@@ -14,10 +14,13 @@ import pytest
 
 from cameo_client import backup
 from cameo_client.cli import app as node_app
-from cameo_client.home import NodeHome
+from cameo_client.home import NodeHome, load_identity
 from cameo_lab.cli import app as cameo_app
 from cameo_protocol.console import execute
+from cameo_protocol.heads import LedgerHead
 from cameo_server.home import CoordinatorHome
+from cameo_server.launch import make_plan
+from cameo_server.run.heads import Heads
 from state_tables import Side, exposed, rows, undocumented
 
 
@@ -60,6 +63,10 @@ def test_what_the_commands_leave_is_in_the_tables(tmp_path: Path, monkeypatch: p
     run("cameo-node tags rotate-key")
     run("cameo-node backup b.sealed")
     run("cameo-node consent counts")
+    coordinator, hospital = CoordinatorHome(tmp_path / "cameo-coordinator"), NodeHome(tmp_path / "cameo-node")
+    told = LedgerHead(dataset=bytes(32), entries=1, last=bytes(32), told=1, audit=bytes(32))
+    Heads(make_plan(coordinator, ["data=heart"]), coordinator.heads).take({1: told.seal(load_identity(hospital))})
+    assert coordinator.heads.exists(), "as a run leaves it"
     for side, folder in (("hospital", "cameo-node"), ("coordinator", "cameo-coordinator")):
         assert undocumented(tmp_path / folder, side) == []  # type: ignore[arg-type]
         assert exposed(tmp_path / folder, side) == []  # type: ignore[arg-type]

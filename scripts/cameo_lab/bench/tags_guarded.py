@@ -64,8 +64,9 @@ class Consents:
 def circumstances(rules: Sequence[BoundRule]) -> Circumstances:
     """Everything in order, so that no guard stops a whole rule and each has work to do."""
     names = sorted({name for rule in rules for name in rule.models})
-    good = {"audited": True, "calibrated": True}
-    models = [ModelInfo(name=name, version=1, model_id="made", released=NOON, **good) for name in names]
+    models = [
+        ModelInfo(name=name, version=1, model_id="made", released=NOON, audited=True, calibrated=True) for name in names
+    ]
     return Circumstances(
         policy=load_policy(conf_dir() / "tags" / "policy" / "guards.yaml"),
         consent=Consents(),
