@@ -54,11 +54,15 @@ class Heads:
         return rows_of(self._known, self._wanted())
 
     def cut(self, index: int, told: bytes) -> bool:
-        """Whether a hospital now tells an audit log that has lost what it told before. Ask before `take`."""
-        key = self._identities[index]
-        before = latest(self._known, key)
+        """Whether a hospital now tells an audit log that has lost what it told before, under former keys too.
+
+        Ask before `take`.
+        """
+        keys = (self._identities[index], *self.former.get(index, ()))
+        before = [(key, head) for key in keys if (head := latest(self._known, key)) is not None]
         try:
-            return before is not None and LedgerHead.open(told, key).cuts(LedgerHead.open(before, key))
+            now = LedgerHead.open(told, keys[0])
+            return any(now.cuts(LedgerHead.open(head, key)) for key, head in before)
         except Reject:
             return False  # no head at all: `take` leaves it out
 

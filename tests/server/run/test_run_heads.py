@@ -118,3 +118,23 @@ def test_a_damaged_file_is_an_error(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(OperatorError) as refused:
         Heads(PLAN, path)
     assert refused.value.code == "heads-unreadable"
+
+
+def test_a_log_that_goes_on_or_is_lost_under_new_keys_is_told_apart(tmp_path: Path) -> None:
+    """A hospital that leaves and joins again takes its audit log with it; leaving is no way to be rid of it."""
+    old = Ed25519PrivateKey.from_private_bytes(bytes([9]) * 32)
+
+    def told(key: Ed25519PrivateKey, count: int, audit: int) -> bytes:
+        values = {"dataset": bytes(32), "entries": 1, "last": bytes(32)}
+        return LedgerHead(**values, told=count, audit=bytes([audit]) * 32).seal(key)
+
+    public = old.public_key().public_bytes_raw()
+    heads = Heads(PLAN, tmp_path / "heads.json", former={"h1": (public.hex(),), "elsewhere": (public.hex(),)})
+    heads.take({}, [(public, told(old, 5, 50))])
+    assert not heads.cut(1, told(KEYS[1], 6, 60)), "it goes on"
+    assert not heads.cut(1, told(KEYS[1], 5, 50)), "nothing new was told"
+    assert heads.cut(1, told(KEYS[1], 1, 10)), "begun anew"
+    assert heads.cut(1, told(KEYS[1], 5, 51)), "another log"
+    assert not heads.cut(2, told(KEYS[2], 1, 10)), "another hospital"
+    heads.take({1: told(KEYS[1], 6, 60)})
+    assert heads.cut(1, told(KEYS[1], 6, 61))
