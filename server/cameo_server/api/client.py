@@ -57,7 +57,13 @@ class Profile:
 
     @property
     def address(self) -> str:
-        """HOST:PORT of the operator interface."""
+        """HOST:PORT of the operator interface; a folder that is no profile is a "profile-none"."""
+        if not (self.folder / "profile.json").exists():
+            raise OperatorError(
+                "profile-none",
+                what=f"{self.folder} is no profile: profile.json is missing",
+                do="name the folder that the coordinator gave you: --profile DIR",
+            )
         try:
             return str(json.loads(read_file(self.folder / "profile.json"))["address"])
         except (ValueError, KeyError, TypeError):
@@ -114,10 +120,10 @@ class OperatorClient:
 @contextmanager
 def connect(profile: Profile, address: str | None = None) -> Iterator[OperatorClient]:
     """A client over mutual TLS. address: another one than the profile's, for a coordinator on this machine."""
+    target = address or profile.address
     credentials = grpc.ssl_channel_credentials(
         read_file(profile.ca), read_secret(profile.key), read_file(profile.certificate)
     )
-    target = address or profile.address
     with grpc.secure_channel(target, credentials, options=[("grpc.enable_http_proxy", 0)]) as channel:
         yield OperatorClient(OperatorStub(channel), target)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ from cameo_protocol.federation import read_federation
 from cameo_protocol.operator_api import operator_pb2 as pb
 from cameo_server import pki
 from cameo_server.api.access import ACCESS
-from cameo_server.api.client import connect, own_profile
+from cameo_server.api.client import Profile, connect, own_profile
 from cameo_server.api.services import unary_names
 from cameo_server.audit import open_audit
 from cameo_server.home import load_ec
@@ -255,3 +256,15 @@ def test_the_coordinators_own_profile_is_made_once(api: Api) -> None:
     first = own_profile(api.home, now).certificate.read_bytes()
     assert own_profile(api.home, now).certificate.read_bytes() == first
     assert own_profile(api.home, now + timedelta(days=70)).certificate.read_bytes() != first
+
+
+@pytest.mark.parametrize(
+    ("content", "code"), [(None, "profile-none"), (b"\xff", "profile-broken"), (b"[]", "profile-broken")]
+)
+def test_a_folder_that_is_no_profile_says_so(tmp_path: Path, content: bytes | None, code: str) -> None:
+    if content is not None:
+        (tmp_path / "profile.json").write_bytes(content)
+    with pytest.raises(OperatorError) as refused, connect(Profile(tmp_path)):
+        pass
+    assert refused.value.code == code
+    assert str(tmp_path) in refused.value.what
