@@ -12,7 +12,7 @@ import hmac
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from cryptography import x509
@@ -397,8 +397,3 @@ def _token_refused() -> OperatorError:
 
 def _not_let_in(what: str, do: str = PERSON_DO) -> OperatorError:
     return OperatorError("certificate-refused", what=what, do=do, exit=ExitCode.AUTH)
-
-
-def utc_now() -> datetime:
-    """The coordinator's clock."""
-    return datetime.now(UTC)
