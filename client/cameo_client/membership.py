@@ -208,7 +208,8 @@ def load_federation(home: NodeHome) -> Federation:
         raise OperatorError(
             "not-accepted",
             what="this hospital has not accepted a federation file yet",
-            do=f"send {home.card} to the coordinator, then: cameo-node accept federation.json",
+            do="run the join command of the invitation again; it goes on where it was. Where files travel by hand: send"
+            f" {home.card} to the coordinator, then: cameo-node accept federation.json",
         )
     try:
         return read_federation(read_file(home.federation))

@@ -60,3 +60,15 @@ def fingerprint(public_key: bytes) -> str:
     """
     text = hashlib.sha256(public_key).hexdigest()[:40]
     return "-".join(text[i : i + 4] for i in range(0, 40, 4))
+
+
+def read_out(text: str) -> str:
+    """A fingerprint as a person typed it, as `fingerprint` writes it: capitals, spaces and other dashes do not matter.
+
+    What is no fingerprint comes back in a form that equals none.
+
+    >>> read_out(" 6668 7AAD–f862BD77 6c8f c18b 8e9f 8e20 0897 1485")
+    '6668-7aad-f862-bd77-6c8f-c18b-8e9f-8e20-0897-1485'
+    """
+    letters = "".join(letter for letter in text.lower() if letter.isalnum())
+    return "-".join(letters[i : i + 4] for i in range(0, len(letters), 4))

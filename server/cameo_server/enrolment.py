@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import TypeAdapter, ValidationError
 
 from cameo_protocol.envelope import fingerprint as fingerprint_of
+from cameo_protocol.envelope import read_out
 from cameo_protocol.errors import ExitCode, OperatorError
 from cameo_protocol.federation import SiteCard, read_card, read_federation
 from cameo_protocol.operator_api.refusal import PROOF_SECONDS, collect_text, request_text
@@ -138,15 +139,15 @@ def enroll(
 def approve(home: CoordinatorHome, name: str, fingerprint: str, now: datetime) -> SiteState:
     """Make a waiting hospital a member and give it a certificate, all or nothing; its token is spent.
 
-    fingerprint: what was compared by phone. When nobody else is invited or waiting and the roster is large enough, a
-    new federation file is issued.
+    fingerprint: what was compared by phone, as a person types it. When nobody else is invited or waiting and the roster
+    is large enough, a new federation file is issued.
     """
     with open_roster(home) as db:
         row = db.execute("SELECT card, request FROM waiting WHERE name = ?", (name,)).fetchone()
         if row is None:
             raise OperatorError("site-not-waiting", what=f"no hospital {name} waits for approval", do="cameo site list")
         card = read_card(row[0])
-        if card.fingerprint() != fingerprint:
+        if card.fingerprint() != read_out(fingerprint):
             raise OperatorError(
                 "fingerprint-differs",
                 what=f"hospital {name} waits with fingerprint {card.fingerprint()}, not with the one given",

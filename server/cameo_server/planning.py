@@ -131,7 +131,7 @@ def resolve_cohort(choice: CohortChoice, sites: Sequence[Site]) -> Cohort:
         raise OperatorError(
             "cohort-too-small",
             what=f"{n} hospitals have joined; a secure sum needs at least 3",
-            do="let more hospitals join, then: cameo site add FILE",
+            do="cameo site invite NAME; when it has knocked: cameo site approve NAME",
         )
     t = choice.threshold if choice.threshold is not None else default_threshold(n)
     c = choice.colluders if choice.colluders is not None else max(0, min(1, 2 * t - n - 1))

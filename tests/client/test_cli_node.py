@@ -177,6 +177,18 @@ def test_accept_again_shows_only_what_changed(shell: Shell) -> None:
     assert "threshold 3 -> 4" in err
 
 
+def test_accept_of_a_smaller_roster_in_a_run_says_what_that_means(shell: Shell) -> None:
+    init(shell)
+    shell("accept", str(federation_file(shell, 5)), "--yes")
+    smaller = str(federation_file(shell, 4, serial=2))
+    code, _, err = shell("accept", smaller, answer="n\n")
+    assert (code, "No longer in the roster: hospital-5" in err, "no further part" in err) == (2, True, False)
+    with open_ledger(shell.home) as ledger:
+        ledger.reserve("r-17", "1" * 64, (("risk", Release(sigma=50.0, q=1.0, count=2)),), Caps(dataset=8, year=3))
+    code, _, err = shell("accept", smaller, answer="n\n")
+    assert (code, "Run r-17 was planned with them: after a yes this hospital takes no further part" in err) == (2, True)
+
+
 def test_accept_of_garbage_is_an_error_with_a_next_step(shell: Shell, tmp_path: Path) -> None:
     init(shell)
     (tmp_path / "garbage").write_bytes(b"\x00\xff")

@@ -20,6 +20,8 @@ from cameo_server.cli.progress import figures, line
         ),
         ({"event": "void", "kind": "train", "round": 3, "reason": "too few"}, "train round 3 is void: too few"),
         ({"event": "published", "stored": ["a"]}, "published to a"),
+        ({"event": "finished", "told": ["a"]}, "told the end: a"),
+        ({"event": "finished", "told": []}, "nobody had to be told the end"),
         ({"event": "stopped", "code": "cohort-incomplete"}, "stopped: cohort-incomplete"),
         ({"event": "something-new", "x": 1}, "something-new"),
         ({"event": "evaluated", "figures": {}}, "nothing to evaluate"),

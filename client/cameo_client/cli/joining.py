@@ -130,6 +130,11 @@ def reviewed(place: NodeHome, raw: bytes, *, yes: bool, quiet: bool = False) -> 
     if review.changed:
         if not quiet:
             say(_shown(review, load_config(place).site))
+            if review.left and (runs := _runs_going_on(place)):
+                say(
+                    f"\nRun {', '.join(runs)} was planned with them: after a yes this hospital takes no further part"
+                    " in it.\nTo let it end first, answer n, and accept when cameo-node ledger shows it closed."
+                )
         if not yes:
             confirm("Approve?")
         membership.accept(place, review)
@@ -137,6 +142,16 @@ def reviewed(place: NodeHome, raw: bytes, *, yes: bool, quiet: bool = False) -> 
         about = f"{federation.name}, issue {federation.serial}"
         note(place, "federation-accepted", about=about, joined=" ".join(review.joined)[:MAX_TEXT])
     return review
+
+
+def _runs_going_on(place: NodeHome) -> tuple[str, ...]:
+    """Runs that this hospital is in, as its ledger says."""
+    from cameo_client.node.service import open_ledger
+
+    if not place.ledger.exists():
+        return ()
+    with open_ledger(place) as ledger:
+        return ledger.open_runs()
 
 
 def _shown(review: Review, own: str) -> str:

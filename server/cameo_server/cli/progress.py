@@ -30,6 +30,8 @@ def line(event: Mapping[str, Any]) -> str:
         return "; ".join(figures(task, found) for task, found in event["figures"].items()) or "nothing to evaluate"
     if event["event"] == "recalibrated":
         return "; ".join(correction(task, found) for task, found in event["corrections"].items()) or "recalibration"
+    if event["event"] == "finished" and not event["told"]:
+        return "nobody had to be told the end"
     if event["event"] == "numbered":
         return "; ".join(numbering(task, found) for task, found in event["segments"].items())
     shown = {key: ", ".join(value) if isinstance(value, list) else value for key, value in event.items()}

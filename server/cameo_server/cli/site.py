@@ -156,7 +156,8 @@ def revoke(
         as_json,
         lambda: (
             f"hospital {name} is revoked: its certificate and its keys are refused from now on\n"
-            "Next: cameo coordinator federation; the others then run: cameo-node accept"
+            "A run that is going on leaves it out. When that has ended: cameo coordinator federation; the others then"
+            " run: cameo-node accept"
         ),
     )
 

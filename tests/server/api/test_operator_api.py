@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cameo_protocol.errors import OperatorError
-from cameo_protocol.federation import read_federation
+from cameo_protocol.federation import read_card, read_federation
 from cameo_protocol.operator_api import operator_pb2 as pb
 from cameo_server import pki
 from cameo_server.api.access import ACCESS
@@ -160,6 +161,14 @@ def test_approval_needs_the_fingerprint_that_was_compared(api: Api) -> None:
     assert refused.value.code == "fingerprint-differs"
     assert list_sites(api.home) == []
     assert api.collect(applicant).state == "pending"
+
+
+@pytest.mark.parametrize("typed", [str.upper, lambda text: text.replace("-", " "), lambda text: f" {text}\n"])
+def test_a_fingerprint_may_be_typed_as_people_type(api: Api, typed: Callable[[str], str]) -> None:
+    applicant, token = Applicant("hospital-a"), api.invite("hospital-a")
+    api.knock(applicant, token)
+    api.approve("hospital-a", typed(read_card(applicant.card()).fingerprint()))
+    assert [site.name for site in list_sites(api.home)] == ["hospital-a"]
 
 
 def test_nobody_learns_of_another_hospital(api: Api) -> None:
