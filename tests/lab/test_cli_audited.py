@@ -119,7 +119,9 @@ def test_the_code_says_what_the_list_says(kind: str, path: str, kinds: frozenset
 
 
 @pytest.mark.parametrize(
-    ("page", "kinds"), [("operators.md", HOSPITAL_KINDS), ("coordinator.md", COORDINATOR_KINDS)], ids=str
+    ("page", "kinds"),
+    [("operators.md", HOSPITAL_KINDS), ("coordinator.md", COORDINATOR_KINDS)],
+    ids=("hospital", "coordinator"),
 )
 def test_the_handbooks_name_every_kind_and_no_other(page: str, kinds: frozenset[str]) -> None:
     section = (ROOT / "docs" / page).read_text().partition("\n## The audit log\n")[2].partition("\n## ")[0]
