@@ -14,7 +14,6 @@ from markupsafe import Markup
 from cameo_lab.report.record import ReportRecord
 from cameo_lab.report.svg import Frame, element, picture, shorten
 from cameo_lab.report.wording import (
-    KINDS_OF_ROUND,
     STAGES,
     epsilon_text,
     how_many,
@@ -22,6 +21,7 @@ from cameo_lab.report.wording import (
     seconds_text,
     status_text,
 )
+from cameo_protocol.web.words import KINDS_OF_ROUND
 
 WIDTH = 440.0
 INSET = 4.0

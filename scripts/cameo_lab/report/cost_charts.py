@@ -10,7 +10,8 @@ from markupsafe import Markup
 from cameo_lab.report.charts import BAR_ROW, WIDTH, Bar, Chart, bars
 from cameo_lab.report.record import ReportRecord, Spent, TaskRow
 from cameo_lab.report.svg import Frame, element, picture, shorten
-from cameo_lab.report.wording import KINDS, epsilon_text, number_text, percent_text, purpose_text
+from cameo_lab.report.wording import KINDS, epsilon_text, number_text, purpose_text
+from cameo_protocol.web.words import percent_text
 
 SLOT = 17.0
 LABEL_WIDTH = 40

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cameo_lab.report.record import Estimate, GroupRow, Interval, Quality, Recalibration, ReportRecord
-from cameo_lab.report.wording import number_text, percent_text
+from cameo_lab.report.wording import number_text
+from cameo_protocol.web.words import percent_text
 
 HIDDEN, DROWNED = "small group", "too noisy"
 ALL_HIDDEN, ALL_DROWNED = "fewer than 11 patients: no figures", "too noisy to say anything"

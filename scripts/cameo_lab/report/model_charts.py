@@ -11,9 +11,10 @@ from cameo_lab.report.charts import Chart, padded
 from cameo_lab.report.record import CalibrationPoint, Estimate, Quality, Segment, Trait
 from cameo_lab.report.svg import Frame, element, picture, shorten
 from cameo_lab.report.wording import number_text
+from cameo_protocol.web.words import measured
 
 ESTIMATE_ROW = 46.0
-TRAIT_ROW, TRAIT_WIDTH = 34.0, 300.0
+TRAIT_ROW, TRAIT_WIDTH, VALUE_WIDTH = 40.0, 300.0, 104.0
 TRAITS_DRAWN = 8
 
 
@@ -111,16 +112,14 @@ def calibration(quality: Quality) -> Chart | None:
 
 
 def trait_text(trait: Trait) -> str:
-    """A trait's value with its unit; a share as per cent.
+    """A trait's value with its unit, in the digits that its scale deserves; a share as per cent.
 
-    >>> trait_text(Trait(name="sbp", value=141.6, unit="mmHg", low=80, high=220))
+    >>> trait_text(Trait(name="Systolic blood pressure", value=141.6, unit="mmHg", low=80, high=220))
     '142 mmHg'
-    >>> trait_text(Trait(name="smoker", value=0.993, unit="share", low=0, high=1))
+    >>> trait_text(Trait(name="Smokes now", value=0.993, unit="share", low=0, high=1))
     '99 %'
     """
-    if trait.unit == "share":
-        return f"{trait.value:.0%}".replace("%", " %")
-    return f"{number_text(trait.value)} {trait.unit}".strip()
+    return measured(trait.value, trait.low, trait.high, trait.unit)
 
 
 def _place(trait: Trait) -> float:
@@ -150,12 +149,13 @@ def prototype(segment: Segment, index: int, shown: Sequence[str]) -> Chart:
     body = []
     for row, trait in enumerate(drawn):
         top = row * TRAIT_ROW
-        x = 4 + 5 + _place(trait) * (TRAIT_WIDTH - 18)
+        track = TRAIT_WIDTH - 8 - VALUE_WIDTH
+        x = 4 + 5 + _place(trait) * (track - 10)
         body += [
-            element("text", shorten(trait.name, 26), x=4, y=top + 14, class_="name"),
-            element("text", trait_text(trait), x=TRAIT_WIDTH - 4, y=top + 14, class_="value end"),
-            element("rect", x=4, y=top + 21, width=TRAIT_WIDTH - 8, height=5, rx=2.5, class_="track"),
-            element("circle", cx=x, cy=top + 23.5, r=5, class_="dot"),
+            element("text", shorten(trait.name, 44), x=4, y=top + 14, class_="name"),
+            element("text", trait_text(trait), x=TRAIT_WIDTH - 4, y=top + 29, class_="value end"),
+            element("rect", x=4, y=top + 22, width=track, height=5, rx=2.5, class_="track"),
+            element("circle", cx=x, cy=top + 24.5, r=5, class_="dot"),
         ]
     said = "; ".join(f"{trait.name}: {trait_text(trait)}" for trait in drawn)
     size = (TRAIT_WIDTH, TRAIT_ROW * len(drawn))

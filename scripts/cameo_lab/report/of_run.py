@@ -36,6 +36,7 @@ from cameo_lab.report.record import (
     Trait,
     Uploads,
 )
+from cameo_protocol.errors import CameoError
 from cameo_protocol.evaluation import size_band
 from cameo_protocol.facts import Catalogue, Fact
 from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan, SegmentTask
@@ -194,7 +195,7 @@ def _quality(plan: RunPlan, events: Events, clear: ClearFigures | None) -> Quali
         for p in figures["curve"]
     )
     return Quality(
-        label=risk.label,
+        label=_outcome(risk.label),
         auc_dp=_estimate(figures["auc"]),
         auc_clear=clear.auc if clear else None,
         auc_pooled=clear.auc_pooled if clear else None,
@@ -205,6 +206,17 @@ def _quality(plan: RunPlan, events: Events, clear: ClearFigures | None) -> Quali
         groups=tuple(_groups(table) for table in figures["groups"]),
         recalibration=_recalibration(risk.name, events, clear),
     )
+
+
+def _outcome(label: str) -> str:
+    """What the model predicts, in words; the label's name where its definition is no longer installed."""
+    from cameo_server.definitions import read_label
+
+    try:
+        meaning = read_label(label).meaning
+    except CameoError:
+        return label
+    return meaning[:1].lower() + meaning[1:]
 
 
 def _estimate(found: Mapping[str, float] | None) -> Estimate | None:
@@ -293,12 +305,8 @@ def _traits(catalogue: Catalogue, values: Mapping[str, float | str | None]) -> t
         fact = catalogue.fact(name)
         if isinstance(value, float | int):
             low, high = fact.scale or (0.0, 1.0)
-            traits.append(Trait(name=_title(fact), value=float(value), unit=_unit(fact), low=low, high=high))
+            traits.append(Trait(name=fact.title, value=float(value), unit=_unit(fact), low=low, high=high))
     return tuple(traits[:40])
-
-
-def _title(fact: Fact) -> str:
-    return fact.name.replace("_", " ")
 
 
 def _unit(fact: Fact) -> str:

@@ -11,15 +11,16 @@ from markupsafe import Markup
 
 from cameo_lab.report import charts, cost_charts, groups_view, model_charts, tags_view, wording
 from cameo_lab.report.record import Quality, ReportRecord
+from cameo_protocol.web import words
 
 TEMPLATES = Path(__file__).with_name("templates")
 FILTERS = {
     "epsilon": wording.epsilon_text,
-    "delta": wording.delta_text,
+    "delta": words.delta_text,
     "bytes": wording.bytes_text,
     "seconds": wording.seconds_text,
     "number": wording.number_text,
-    "thousands": wording.thousands,
+    "thousands": words.thousands,
     "odds": wording.odds_text,
     "observer": wording.observer,
     "status": wording.status_text,

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from cameo_protocol.web.words import thousands
+
 Value = str | int | float | None
 
 
@@ -56,6 +58,14 @@ def shorten(text: str, limit: int) -> str:
     'St. Bar…'
     """
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def axis_text(value: float) -> str:
+    """
+    >>> axis_text(0.25), axis_text(25000.0)
+    ('0.25', '25\u202f000')
+    """
+    return f"{value:g}" if abs(value) < 1000 else thousands(round(value))
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
@@ -109,7 +119,7 @@ class Frame:
         right = self.width - self.right
         parts = [element("line", x1=self.left, x2=right, y1=base, y2=base, class_="axis")]
         for value in ticks(*self.x_range, wanted):
-            parts.append(element("text", f"{value:g}", x=self.x(value), y=base + 16, class_="tick middle"))
+            parts.append(element("text", axis_text(value), x=self.x(value), y=base + 16, class_="tick middle"))
         middle = (self.left + right) / 2
         return [*parts, element("text", label, x=middle, y=self.height - 5, class_="label middle")]
 
@@ -119,7 +129,7 @@ class Frame:
         for value in ticks(*self.y_range, wanted):
             y = self.y(value)
             parts.append(element("line", x1=self.left, x2=self.width - self.right, y1=y, y2=y, class_="grid"))
-            parts.append(element("text", f"{value:g}", x=self.left - 7, y=y + 4, class_="tick end"))
+            parts.append(element("text", axis_text(value), x=self.left - 7, y=y + 4, class_="tick end"))
         return parts
 
     def level(self, value: float, text: str, style: str) -> list[Markup]:

@@ -6,6 +6,7 @@ import math
 
 from cameo_client.tags.reasons import REASONS
 from cameo_lab.report.record import Hospital, ReportRecord, Statement
+from cameo_protocol.web.words import KINDS_OF_ROUND, thousands
 
 SMALLEST_SHOWN = 11
 ROUNDED_TO = 5
@@ -16,8 +17,6 @@ KINDS = {
     "evaluation": "evaluation (counts of scores)",
     "recalibration": "recalibration (counts of scores)",
 }
-
-KINDS_OF_ROUND = {"train": "training", "evaluate": "evaluation", "recalibrate": "recalibration"}
 
 STAGES = {
     "upload": "upload: compute, add noise, mask, send",
@@ -48,11 +47,6 @@ def count_text(count: int) -> str:
     return f"<{SMALLEST_SHOWN}" if shown is None else thousands(shown)
 
 
-def thousands(number: int) -> str:
-    """Groups of three, parted by a narrow space that does not break: read the same way in every country."""
-    return f"{number:,}".replace(",", "\u202f")
-
-
 def epsilon_text(value: float) -> str:
     """Rounded up: a claim is never made to look smaller than it is.
 
@@ -61,17 +55,6 @@ def epsilon_text(value: float) -> str:
     """
     places = 100 if value < 9.995 else 10
     return f"{math.ceil(value * places - 1e-6) / places:.{2 if places == 100 else 1}f}"
-
-
-def delta_text(value: float) -> str:
-    """
-    >>> delta_text(1e-5), delta_text(7.04e-4)
-    ('10⁻⁵', '7.0 × 10⁻⁴')
-    """
-    exponent = math.floor(math.log10(value) + 1e-9)
-    mantissa = value / 10**exponent
-    power = "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return power if abs(mantissa - 1) < 0.005 else f"{mantissa:.1f} × {power}"
 
 
 def bytes_text(number: int) -> str:
@@ -107,16 +90,6 @@ def number_text(value: float) -> str:
     ('1\u202f431', '52', '6.9', '0.031')
     """
     return thousands(round(value)) if abs(value) >= 100 else f"{value:.3g}"
-
-
-def percent_text(value: float) -> str:
-    """A share as per cent; below 10 % with one decimal.
-
-    >>> percent_text(0.6), percent_text(0.0451), percent_text(0.0), percent_text(1.0)
-    ('60 %', '4.5 %', '0 %', '100 %')
-    """
-    percent = 100 * value
-    return f"{percent:.1f} %" if 0 < percent < 9.95 else f"{percent:.0f} %"
 
 
 def purpose_text(purpose: str) -> str:
