@@ -93,7 +93,9 @@ What rule packs may get wrong has its own table in [tags.md](tags.md).
 SECTIONS = {
     "operator": "## The operator can fix it\n\nThe command ends with the exit code shown.\n",
     "policy": "## A plan against the officer's policy\n\nShown by `cameo-node policy check` with the line; exit 4. The "
-    "coordinator learns only\n`declined-policy`.\n",
+    "coordinator learns only\n`declined-policy`; the node's log and its audit log name the code. `other-definitions` "
+    "there: the plan's catalogue, label\nor groups are not those of this hospital's source, so another mapping or "
+    "data set is asked for.\n",
     "peer": "## The other side sent something it must not\n\nThe message is refused and the state before it is kept. "
     "Seen in a node's log and, for hospitals that\nwere lost, in a run's events. Exit 7.\n",
     "void": "## A round without a sum\n\nA result and not an error: the round gave no number, is charged, and is never "

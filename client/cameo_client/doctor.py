@@ -351,8 +351,23 @@ def _consents(at: Examination) -> str:
             "consents-none",
             "no patient has agreed to training, so this hospital sends noise only",
             "cameo-node consent import consents.csv",
+            hollow=True,
         )
     return "patients have agreed to training"
+
+
+def _patients(at: Examination) -> str:
+    from cameo_client.node.study import may_train_now
+
+    # Without a store training rests on a law, and nobody has objected; the doctor makes no store.
+    if at.home.consent.exists() and not may_train_now(at.home, at.local.data, at.clock()).any():
+        raise Warned(
+            "consents-elsewhere",
+            "none of those who agreed to training is in the data source, so this hospital sends noise only",
+            "compare the person ids of the consents and of the source; the pseudonym key must be the one that the "
+            "consents were imported under",
+        )
+    return "patients of the data source may be trained on"
 
 
 def _rules(at: Examination) -> str:
@@ -395,4 +410,5 @@ CHECKS: tuple[tuple[str, tuple[str, ...], Callable[[Examination], str]], ...] = 
     ("pseudonyms", ("configuration",), _pseudonyms),
     ("data", ("catalogue", "pseudonyms"), _data),
     ("quality", ("data",), _quality),
+    ("patients", ("data", "consents"), _patients),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -52,14 +53,25 @@ def present(config: DataConfig) -> Configured:
     """As `configured`, and the file or folder of the source is there; a database is not called."""
     found = configured(config)
     place = found.source.path
-    if isinstance(place, Path) and not place.exists():
+    if isinstance(place, Path) and (trouble := _trouble(place)):
         raise OperatorError(
             "source-missing",
-            what=f"{place} is not there",
+            what=f"{place} {trouble}",
             do="correct the path: --data, or [data] in node.toml",
             exit=ExitCode.DATA,
         )
     return found
+
+
+def _trouble(place: Path) -> str:
+    """What keeps this user from a file or folder; empty when nothing does."""
+    try:
+        place.stat()
+    except FileNotFoundError:
+        return "is not there"
+    except OSError as error:
+        return f"cannot be reached by this user: {error.strerror}"
+    return "" if os.access(place, os.R_OK) else "may not be read by this user"
 
 
 def _place(config: DataConfig) -> Path | Database:

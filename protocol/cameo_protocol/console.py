@@ -5,6 +5,7 @@ The one module of this room that touches the terminal; only the command lines im
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -72,11 +73,19 @@ def _with_places(text: str) -> str:
     return completed(text, root.info_name or "", root.command, context.obj)
 
 
-def confirm(question: str, do: str = "run the command again and answer y, or pass --yes") -> None:
-    """Ask for a yes on the terminal; anything else, also no terminal, is an `OperatorError` whose next step is `do`."""
+def confirm(
+    question: str, do: str = "run the command again and answer y, or pass --yes", *, or_terminal: bool = False
+) -> None:
+    """Ask for a yes on the terminal; anything else, also no terminal, is an `OperatorError` whose next step is `do`.
+
+    or_terminal: standard input held something else before; at its end, the terminal is asked.
+    """
     sys.stderr.write(printable(question) + " [y/N] ")
     sys.stderr.flush()
     answer = sys.stdin.readline()
+    if or_terminal and not answer:
+        with contextlib.suppress(OSError), Path("/dev/tty").open(encoding="utf-8") as terminal:
+            answer = terminal.readline()
     if not sys.stdin.isatty():  # nobody pressed return for us
         say("")
     if answer.strip().lower() not in ("y", "yes"):

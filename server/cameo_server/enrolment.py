@@ -151,7 +151,7 @@ def approve(home: CoordinatorHome, name: str, fingerprint: str, now: datetime) -
             raise OperatorError(
                 "fingerprint-differs",
                 what=f"hospital {name} waits with fingerprint {card.fingerprint()}, not with the one given",
-                do="compare by phone again; if it is not theirs: cameo site revoke, and send a new invitation",
+                do=f"compare by phone again; if it is not theirs: cameo site revoke {name}, and send a new invitation",
                 exit=ExitCode.AUTH,
             )
         member = insert_member(db, card, now)

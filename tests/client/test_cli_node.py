@@ -234,7 +234,7 @@ def test_doctor_names_each_fault_and_its_exit_code(shell: Shell) -> None:
     assert code == 0
     assert found["coordinator"] == "warning"
     assert set(found.values()) == {"ok", "warning"}
-    assert json.loads(out)["silent"] == ["clock", "roster"], "nobody answers as coordinator"
+    assert json.loads(out)["silent"] == ["clock", "roster", "patients"], "nobody answers or agreed"
     write_data(shell.home.root.parent, patients=5)
     assert shell("doctor")[0] == 3
     (shell.home.root.parent / "x.csv").unlink()

@@ -114,6 +114,33 @@ def test_only_a_yes_is_a_yes(answer: str, agreed: bool, monkeypatch: pytest.Monk
     assert caught.value.code == "not-confirmed"
 
 
+@pytest.mark.parametrize(("typed", "agreed"), [("y\n", True), ("n\n", False), ("", False)])
+def test_after_the_end_of_standard_input_the_terminal_is_asked_where_that_is_wanted(
+    typed: str, agreed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pty
+
+    controller, terminal = pty.openpty()
+    os.write(controller, typed.encode() or b"\x04")
+    opened = Path.open
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    there = os.ttyname(terminal)
+    monkeypatch.setattr(
+        Path, "open", lambda self, *a, **k: opened(Path(there) if str(self) == "/dev/tty" else self, *a, **k)
+    )
+    try:
+        if agreed:
+            confirm("Sure?", or_terminal=True)
+        else:
+            with pytest.raises(OperatorError, match="not-confirmed"):
+                confirm("Sure?", or_terminal=True)
+        with pytest.raises(OperatorError, match="not-confirmed"):
+            confirm("Sure?")
+    finally:
+        os.close(controller)
+        os.close(terminal)
+
+
 @pytest.mark.parametrize(("number", "interrupts"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_signals_end_a_long_command(number: signal.Signals, interrupts: bool) -> None:
     before = signal.getsignal(number)

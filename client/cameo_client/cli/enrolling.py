@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # How often a hospital that waits for approval asks, in seconds.
 ASK_S = 2.0
+STANDARD_INPUT = "-"
 MAX_TOKEN_BYTES = 1024
 
 
@@ -86,7 +87,8 @@ def join(
     ticket = Token.parse(_token(token, token_file))
     place = _set_up(home, name, (source, data, mapping, password_file, password_env), pseudonym_key_file, page_port)
     raw = enter(place, address, ticket, lambda: datetime.now(UTC), pause_a_little, say)
-    federation = reviewed(place, raw, yes=yes, quiet=as_json and yes).federation
+    piped = token == STANDARD_INPUT  # the officer's answer may have to come from elsewhere
+    federation = reviewed(place, raw, yes=yes, quiet=as_json and yes, or_terminal=piped).federation
     value = _written(place, federation)
     emit(value, as_json, lambda: _joined(value))
 
@@ -126,7 +128,7 @@ def _token(token: str | None, file: Path | None) -> str:
         )
     if file is not None:
         return read_file(file, at_most=MAX_TOKEN_BYTES).decode("utf-8", "replace")
-    return sys.stdin.readline(MAX_TOKEN_BYTES) if token == "-" else token or ""  # noqa: S105 - a dash is no secret
+    return sys.stdin.readline(MAX_TOKEN_BYTES) if token == STANDARD_INPUT else token or ""
 
 
 def pause_a_little() -> None:

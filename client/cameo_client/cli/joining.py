@@ -119,7 +119,7 @@ def accept(
     emit(value, as_json, lambda: done if review.changed else "nothing has changed since it was accepted")
 
 
-def reviewed(place: NodeHome, raw: bytes, *, yes: bool, quiet: bool = False) -> Review:
+def reviewed(place: NodeHome, raw: bytes, *, yes: bool, quiet: bool = False, or_terminal: bool = False) -> Review:
     """Show what a federation file changes, ask, and write what was approved; without a yes nothing is written."""
     from cameo_client import membership
     from cameo_client.audit import note
@@ -136,7 +136,7 @@ def reviewed(place: NodeHome, raw: bytes, *, yes: bool, quiet: bool = False) -> 
                     " in it.\nTo let it end first, answer n, and accept when cameo-node ledger shows it closed."
                 )
         if not yes:
-            confirm("Approve?")
+            confirm("Approve?", or_terminal=or_terminal)
         membership.accept(place, review)
         federation = review.federation
         about = f"{federation.name}, issue {federation.serial}"

@@ -171,7 +171,7 @@ class Gatekeeper:
             admitted = self._again(current) if current and known else self._admit(invitation.run, plan, index)
         except PolicyRefusal as refusal:
             answer, code = "declined-policy", refusal.codes
-            self.report("declined-policy", str(refusal))
+            self.report("declined-policy", f"{refusal.codes.split()[0]}: {refusal}")
         except CameoError as error:
             if error.code == ROLLED_BACK:
                 raise

@@ -81,6 +81,12 @@ def open_study(
     return Study(patients=patients, features=local.features.shape[1])
 
 
+def may_train_now(home: NodeHome, data: HospitalData, now: datetime) -> npt.NDArray[np.bool_]:
+    """(N,) which of these patients a run may train on now, as this hospital's consents and policy stand."""
+    with ConsentStore.open(home.consent) as consents:
+        return _may_train(home, data.facts["pseudonym"].to_list(), consents, now, minors(data.facts))
+
+
 def _features(local: LocalData, every: HospitalData) -> npt.NDArray[np.float32]:
     """The features of every record; those of the current ones are there already."""
     if every is local.data:

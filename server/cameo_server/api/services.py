@@ -150,7 +150,7 @@ class OperatorService(OperatorServicer):
             raise OperatorError(
                 "plan-roster",
                 what=f"the plan names {', '.join(strangers)}, which the roster does not have with that key",
-                do="compose the plan again for the present roster: cameo plan",
+                do="issue the federation anew, cameo coordinator federation; then compose the plan again",
             )
         run = start_run(self._at.home, plan)
         self._note(context, "run-started", run, plan=plan.plan_id())
