@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cameo_protocol.confdir import conf_dir
-from cameo_protocol.errors import OperatorError
+from cameo_protocol.errors import CameoError, OperatorError
 from cameo_protocol.facts import Catalogue, LabelDefinition, parse_catalogue, parse_label
 from cameo_server.home import read_file
 
@@ -28,3 +28,12 @@ def _read(kind: str, name: str) -> bytes:
             "definition-missing", what=f"conf/{kind} holds no {name!r}", do=f"choose one of: {', '.join(known)}"
         )
     return read_file(Path(folder / f"{name}.yaml"))
+
+
+def label_in_words(name: str) -> str:
+    """What a model of a label predicts, in words; its name where the definition is no longer installed."""
+    try:
+        meaning = read_label(name).meaning
+    except CameoError:
+        return name
+    return meaning[:1].lower() + meaning[1:]

@@ -36,7 +36,6 @@ from cameo_lab.report.record import (
     Trait,
     Uploads,
 )
-from cameo_protocol.errors import CameoError
 from cameo_protocol.evaluation import size_band
 from cameo_protocol.facts import Catalogue, Fact
 from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan, SegmentTask
@@ -180,6 +179,8 @@ def _timing(events: Events, seconds: Mapping[str, float]) -> Timing:
 
 
 def _quality(plan: RunPlan, events: Events, clear: ClearFigures | None) -> Quality | None:
+    from cameo_server.definitions import label_in_words
+
     risk = next((task for task in plan.tasks if isinstance(task, RiskTask)), None)
     evaluated: Mapping[str, Any] = next((e["figures"] for e in reversed(events) if e["event"] == "evaluated"), {})
     if risk is None or risk.name not in evaluated:
@@ -195,7 +196,7 @@ def _quality(plan: RunPlan, events: Events, clear: ClearFigures | None) -> Quali
         for p in figures["curve"]
     )
     return Quality(
-        label=_outcome(risk.label),
+        label=label_in_words(risk.label),
         auc_dp=_estimate(figures["auc"]),
         auc_clear=clear.auc if clear else None,
         auc_pooled=clear.auc_pooled if clear else None,
@@ -206,17 +207,6 @@ def _quality(plan: RunPlan, events: Events, clear: ClearFigures | None) -> Quali
         groups=tuple(_groups(table) for table in figures["groups"]),
         recalibration=_recalibration(risk.name, events, clear),
     )
-
-
-def _outcome(label: str) -> str:
-    """What the model predicts, in words; the label's name where its definition is no longer installed."""
-    from cameo_server.definitions import read_label
-
-    try:
-        meaning = read_label(label).meaning
-    except CameoError:
-        return label
-    return meaning[:1].lower() + meaning[1:]
 
 
 def _estimate(found: Mapping[str, float] | None) -> Estimate | None:

@@ -9,7 +9,7 @@ from cameo_protocol.errors import CameoError
 from cameo_protocol.plan import HistogramTask, RiskTask, RunPlan, Task, parse_plan
 from cameo_protocol.privacy.statements import rounded_up, statements
 from cameo_protocol.web.words import TOWARD, delta_text
-from cameo_server.definitions import read_catalogue, read_label
+from cameo_server.definitions import label_in_words, read_catalogue
 from cameo_server.run.findings import costs
 
 
@@ -66,19 +66,10 @@ def plan_view(raw: bytes) -> PlanView:
 
 def _what(task: Task) -> str:
     if isinstance(task, RiskTask):
-        return f"risk model: {_label(task.label)}"
+        return f"risk model: {label_in_words(task.label)}"
     if isinstance(task, HistogramTask):
         return f"{task.kind} of {task.of}" + (f", by {task.by.fact.replace('_', ' ')}" if task.by else "")
     return f"segment model: {task.clusters} segments"
-
-
-def _label(name: str) -> str:
-    """What is predicted, in words; its name where the definition is no longer installed."""
-    try:
-        meaning = read_label(name).meaning
-    except CameoError:
-        return name
-    return meaning[:1].lower() + meaning[1:]
 
 
 def _catalogue(name: str) -> tuple[str, bool]:
