@@ -66,7 +66,8 @@ def compose(home: NodeHome, config: NodeConfig) -> str:
         if variable
         else "",
         owner=_yaml(f"{os.getuid()}:{os.getgid()}"),
-        groups=json.dumps([str(group) for group in groups]),
+        # Not an empty list: Compose 2.26 refuses it as soon as a second file is given.
+        groups=f"\n    group_add: {json.dumps([str(group) for group in groups])}" if groups else "",
         mounts="\n".join(mounts),
     )
 

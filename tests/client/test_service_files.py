@@ -115,7 +115,15 @@ def test_compose_mounts_the_folder_and_the_source_and_nothing_else(tmp_path: Pat
     assert service["command"][-3:] == ["start", "--home", root]
     assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
     assert service["user"] == f"{os.getuid()}:{os.getgid()}"
-    assert {int(group) for group in service["group_add"]} == {*os.getgroups()} - {os.getgid()}
+
+
+@pytest.mark.parametrize(("groups", "added"), [([7, 5, os.getgid()], ["5", "7"]), ([os.getgid()], None)])
+def test_a_source_that_a_group_reads_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: list[int], added: list[str] | None
+) -> None:
+    """None, not []: Compose refuses an empty list as soon as a second file is given."""
+    monkeypatch.setattr(os, "getgroups", lambda: groups)
+    assert service_of(home_at(tmp_path / "node")).get("group_add") == added
 
 
 def test_a_container_is_there_after_a_restart_of_the_machine_and_ends_its_round(tmp_path: Path) -> None:
