@@ -16,6 +16,7 @@ import pytest
 from cameo_client import membership as node
 from cameo_client.doctor import Check, examine
 from cameo_client.home import DataConfig, NodeHome
+from cameo_lab.bench.local import free_port
 from cameo_protocol.errors import ExitCode
 from cameo_server import membership as coordinator
 from cameo_server import pki
@@ -66,12 +67,6 @@ def joined(tmp_path: Path, port: int) -> tuple[CoordinatorHome, NodeHome]:
 
 def connection(home: NodeHome, now: datetime = NOW) -> Check:
     return next(check for check in examine(home, lambda: now) if check.name == "coordinator")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_a_suggestion_names_the_folder_that_was_given(folder: str, run: Run, tmp
     assert suggested(text, "cameo coordinator start")[3:] == place
     assert suggested(text, "cameo site invite") == ["cameo", "site", "invite", *place, "NAME"]
     assert suggested(run("cameo", "site", "list", *place)[1], "cameo site invite")[3:5] == place
-    assert suggested(run("cameo", "run", "data=heart", *place)[1], "cameo site add")[3:5] == place
+    assert suggested(run("cameo", "run", "data=heart", *place)[1], "cameo site invite")[3:5] == place
     assert suggested(run("cameo", "runs", *place)[1], "cameo coordinator start")[3:5] == place
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cameo_client.ledger import Caps as LedgerCaps
 from cameo_client.ledger import Ledger
 from cameo_client.metrics import NodeMetrics
+from cameo_lab.bench.local import free_port
 from cameo_protocol.errors import OperatorError
 from cameo_protocol.packet import Packet
 from cameo_protocol.policy import Caps
@@ -29,12 +29,6 @@ from cameo_server.metrics import coordinator_registry
 from cameo_server.run.store import RunStore
 
 Numbers = dict[tuple[str, str], float]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def scrape(registry: CollectorRegistry) -> Numbers:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
+import secrets
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +28,19 @@ class LocalTls:
     key: Path
 
 
+# Below what Linux (32768) and macOS (49152) give to outgoing connections by themselves.
+UNGIVEN = range(12000, 32000)
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A TCP port of 127.0.0.1 that was free a moment ago.
+
+    Not one that the system gives to outgoing connections: it could be gone before it is used.
+    """
+    while True:
+        port = secrets.choice(UNGIVEN)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def make_local_tls(folder: Path) -> LocalTls:

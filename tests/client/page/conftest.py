@@ -91,12 +91,6 @@ def hospital(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return homes[1].root
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass
 class Served:
     """A page that answers. look: what the next reading of the data finds."""

@@ -22,9 +22,10 @@ from cameo_client.page.report import hospital_report
 from cameo_client.page.server import serve_page
 from cameo_client.page.views import Views
 from cameo_client.running import alone
+from cameo_lab.bench.local import free_port
 from cameo_protocol.console import execute
 
-from .conftest import RUN, free_port
+from .conftest import RUN
 
 Shell = Callable[..., tuple[int, str, str]]
 

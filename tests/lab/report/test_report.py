@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import doctest
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from pydantic import ValidationError
 
 from cameo_lab.report import ReportRecord, charts, model_charts, render, svg, tags_view, wording
+from page_checks import faults
 
 Make = Callable[..., ReportRecord]
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -315,3 +317,17 @@ def test_a_browser_shows_it_without_a_complaint(make: Make, tmp_path: Path, widt
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
     assert "CONSOLE" not in done.stderr
     assert (tmp_path / "shot.png").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (640, "dark")], ids=str)
+def test_everybody_can_read_and_reach_everything(
+    browser: Any, make: Make, tmp_path: Path, width: int, scheme: str
+) -> None:
+    """Also with the longest name that a hospital may have, and at 200 % (half the width)."""
+    plain = make().model_dump(mode="json")
+    renamed = json.loads(json.dumps(plain).replace("Riverside Clinic", "hospital-" + "x" * 55))
+    (tmp_path / "report.html").write_text(render(ReportRecord.model_validate(renamed)), encoding="utf-8")
+    tab = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    tab.goto((tmp_path / "report.html").as_uri())
+    assert faults(tab) == []
+    tab.close()

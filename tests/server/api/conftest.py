@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cameo_lab.bench.local import free_port
 from cameo_protocol.federation import SiteCard, node_key_hex, write_card
 from cameo_protocol.operator_api import operator_pb2 as pb
 from cameo_protocol.operator_api.operator_pb2_grpc import EnrollmentStub
@@ -28,12 +28,6 @@ from cameo_server.api.server import serve_api
 from cameo_server.api.services import Coordinator
 from cameo_server.home import CoordinatorHome, key_pem
 from cameo_server.membership import init_coordinator
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cameo_lab.bench.local import free_port
 from cameo_protocol.web.links import Visitor, make_link
 from cameo_server.api.services import Coordinator
 from cameo_server.dashboard.keys import page_key
@@ -25,12 +25,6 @@ from cameo_server.run.store import RunStore
 
 ROLES = ("coordinator", "researcher", "auditor")
 HOSTILE = "<script>document.title='taken'</script>"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cameo_lab.bench.local import free_port
 from cameo_server.api.services import Coordinator
 from cameo_server.audit import open_audit
 from cameo_server.dashboard.server import serve_dashboard
@@ -16,7 +17,7 @@ from cameo_server.home import CoordinatorHome
 from cameo_server.membership import init_coordinator
 from cameo_server.run.store import RunStore
 
-from .conftest import HOSTILE, ROLES, Page, free_port
+from .conftest import HOSTILE, ROLES, Page
 
 # path -> status by role; None = nobody is logged in (a reader is sent to the log-in page).
 GET = {
